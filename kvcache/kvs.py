@@ -86,7 +86,7 @@ class Capabilities:
     max_value_bytes: int | None = None
     """`write` and `write_if` beyond it raise TooLarge; None: no limit of its own."""
     unique_versions: bool = True
-    """A version never comes back. False where it derives from content (ETag), so that equal bytes have equal versions."""
+    """A version never comes back. False where it derives from content, as ETags do: equal bytes, equal versions."""
     min_write_interval: float = 0.0
     """Seconds below which repeated writes to one key are refused (GCS: 1.0)."""
 
