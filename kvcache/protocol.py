@@ -131,11 +131,17 @@ def _judged(flight: Flight, record: Record, match: Match, now: Now) -> Step:
                 if held.answer is not None and held.usable(flight.policy, age):
                     return _over(flight, Give(held.answer, age, "stale"), now, flight.policy.spread)
                 return _pause(flight, version, flight.policy.lease, 0.0, now)
-            # An answer in hand may be newer than the record's, or outlive a record that was lost.
-            base = record if held.answer is None else replace(record, answer=held.answer)
+            # An answer in hand may be newer than the record's, or outlive a record that was lost. A date in the
+            # future is put right, so that it deceives nobody who sees it later.
+            base = record if held.answer is None else replace(record, answer=_dated(held, held.answer, now))
             claim = claimed(base, at=now.store, by=flight.policy.node, lease=flight.policy.lease, nonce=now.nonce)
             phase = Claiming(claim, match, now.mono)
             return Step(replace(flight, phase=phase), ev.Write(claim, match))
+
+
+def _dated(held: Held, answer: Answer, now: Now) -> Answer:
+    known = round(held.anchored(now), 6)
+    return answer if answer.fetched_at <= known + TICK else replace(answer, fetched_at=known)
 
 
 def _pause(flight: Flight, version: Version | None, left: float, took: float, now: Now) -> Step:

@@ -88,7 +88,8 @@ class World:
         self.limbo: list[tuple[bytes, object, str]] = []  # writes still on their way from clients that gave up
         self.upstream = 0  # the n-th answer of the upstream is n
         self.born: dict[int, float] = {}  # when each answer was given
-        self.misdated: set[int] = set()  # answers that somebody dated in the future
+        self.misdated: set[int] = set()  # answers that Dewy v2 dated in the future
+        self.undated: set[int] = set()  # answers that Dewy v2 dated wrongly: nobody can order them
         self.landed: set[str] = set()  # nonces of all writes that ever landed
         self.calls: list[tuple[float, str]] = []
         self.journal: list[str] = []
@@ -154,6 +155,7 @@ class World:
             and after.answer is not None
             and before.answer is not None
             and number(after.answer.value) < number(before.answer.value)
+            and not {number(before.answer.value), number(after.answer.value)} & self.undated
         ):
             raise Violation("I3: an older answer was published over a newer one")
 
@@ -230,9 +232,10 @@ class World:
             return
         value = number(outcome.answer.value)
         self.journal.append(f"{self.time - 1.7e9:.3f} {node.name} gives {value} {outcome.state} age {outcome.age:.3f}")
-        if value < node.last_given:
+        if value < node.last_given and value not in self.undated:
             raise Violation(f"I3: {node.name} gave {node.last_given}, and now the older {value}")
-        node.last_given = value
+        if value not in self.undated:
+            node.last_given = value
         age = self.time - self.born[value]
         if value not in self.misdated:
             limit = self.policy.max_stale
@@ -294,7 +297,8 @@ class World:
 
     def finish_load(self, node: Node, how: str, retry_after: float | None = None) -> None:
         """The upstream answers the node's call."""
-        if how == "unchanged" and node.step is not None and node.step.flight.held.answer is None:
+        held = node.step.flight.held.answer if node.step is not None else None
+        if how == "unchanged" and (held is None or number(held.value) != self.upstream):
             how = "ok"
         if how in ("ok", "unchanged"):
             previous = node.step.flight.held.answer if node.step is not None else None
@@ -302,6 +306,7 @@ class World:
                 # "Still what you have": as good as a new answer with the old value; it keeps the value's number.
                 self.born[number(previous.value)] = self.time
                 self.misdated.discard(number(previous.value))
+                self.undated.discard(number(previous.value))
                 node.load = ev.LoadUnchanged()
             else:
                 self.upstream += 1
@@ -316,6 +321,8 @@ class World:
         """A record that Dewy v2 publishes with a clock that is `skew` seconds off."""
         self.upstream += 1
         self.born[self.upstream] = self.time
+        if skew:
+            self.undated.add(self.upstream)
         if skew > 0:
             self.misdated.add(self.upstream)
         text = encode(Record("x", Answer({"Tag": self.upstream}, self.time + skew))).decode()
