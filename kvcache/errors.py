@@ -1,18 +1,18 @@
 """Every error that kvcache raises. No exception of a client library reaches the user.
 
-    KVCacheError
-    ├── InvalidURL             the store URL is wrong; correct it. Raised before anything is opened
-    ├── InvalidKey             the key cannot name anything in this store; correct it
-    ├── NotFound               nothing is stored under the key
-    ├── Conflict               a conditional write was refused: somebody else wrote first. Read again, decide again
-    ├── Unsupported            the store cannot do this at all; see `Store.capabilities`. Trying again cannot help
-    ├── TooLarge               the value exceeds a limit of the store; nothing was written
-    ├── StoreUnavailable       the store did not answer, or refused for now; trying again can help
-    │   ├── Throttled          it asked for a pause; the request was certainly not carried out
-    │   └── AmbiguousWrite     a write was sent and its outcome is unknown. Read back before you send it again
-    ├── UpstreamUnavailable    no usable answer, and the upstream failed; carries the failure and when to call next
-    ├── UpstreamError          raised *by a load* to say how the upstream failed
-    └── CorruptRecord          the bytes under the key are not a record; the next successful refresh heals them
+KVCacheError
+├── InvalidURL             the store URL is wrong; correct it. Raised before anything is opened
+├── InvalidKey             the key cannot name anything in this store; correct it
+├── NotFound               nothing is stored under the key
+├── Conflict               a conditional write was refused: somebody else wrote first. Read again, decide again
+├── Unsupported            the store cannot do this at all; see `Store.capabilities`. Trying again cannot help
+├── TooLarge               the value exceeds a limit of the store; nothing was written
+├── StoreUnavailable       the store did not answer, or refused for now; trying again can help
+│   ├── Throttled          it asked for a pause; the request was certainly not carried out
+│   └── AmbiguousWrite     a write was sent and its outcome is unknown. Read back before you send it again
+├── UpstreamUnavailable    no usable answer, and the upstream failed; carries the failure and when to call next
+├── UpstreamError          raised *by a load* to say how the upstream failed
+└── CorruptRecord          the bytes under the key are not a record; the next successful refresh heals them
 """
 
 from __future__ import annotations

@@ -1,0 +1,145 @@
+"""Which keys there are, which there are not, and how they are listed."""
+
+from __future__ import annotations
+
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from kvcache.conformance.check import Broken, expect, expect_absent, expect_error, expect_value, scratch
+from kvcache.errors import InvalidKey
+from kvcache.kvs import ABSENT, MAX_KEY_BYTES, Store
+
+UNUSUAL = (
+    "with space",
+    " leading and trailing ",
+    "percent%",
+    "percent%2Fescaped",
+    "percent%252Ftwice",
+    "question?mark=1",
+    "hash#mark",
+    "plus+and&ampersand=equals",
+    "back\\slash",
+    "quote'and\"quotes",
+    "colon:semicolon;comma,",
+    "star*[set]{braces}|<angle>",
+    "$dollar`backtick`~tilde^!",
+    "-dash",
+    ".hidden",
+    "..twice",
+    "twice..",
+    "...",
+    "UPPER and lower",
+    "ünïcödé/日本語/ключ/🔑",
+    "deep/er/and/deeper/than/one/would/think",
+    "v1.2.3--app_linux_amd64.tar.gz",
+    "registry-cache/6a3ac88e9034e0d9.json",
+    "s" * 255,
+    "l" * 300,
+    "ü" * 150 + "/" + "ä" * 200,
+    ".kvcache/locks",
+    ".kvcache%=x",
+)
+
+HOSTILE = (
+    "",
+    "/",
+    "/absolute",
+    ".",
+    "..",
+    "../escape",
+    "a/../../escape",
+    "a/..",
+    "./a",
+    "a/./b",
+    "a//b",
+    "trailing/",
+    "NUL\x00byte",
+    "line\nend",
+    "delete\x7f",
+    "lone surrogate \udc80",
+    "x" * (MAX_KEY_BYTES + 1),
+)
+
+
+def check_unusual_keys(store: Store) -> None:
+    """Keys with spaces, percent signs, question marks, unicode, long ones: each is one key, and is listed as it is."""
+    with scratch(store) as key:
+        longest = "m" * (MAX_KEY_BYTES - len(key("")))
+        names = [*UNUSUAL, longest]
+        for name in names:
+            store.write(key(name), name.encode())
+        for name in names:
+            expect_value(store, key(name), name.encode(), "writing keys that look like it")
+        listed = list(store.list(key("")))
+        due = sorted(key(name) for name in names)
+        expect(listed == due, f"list: {_difference(listed, due)}")
+        for name in names:
+            store.delete(key(name))
+        expect(not list(store.list(key(""))), "keys are listed after all were deleted")
+
+
+def check_case_of_keys(store: Store) -> None:
+    """Keys that differ in case only are different keys."""
+    with scratch(store) as key:
+        store.write(key("readme"), b"lower")
+        store.write(key("README"), b"upper")
+        expect_value(store, key("readme"), b"lower", "writing a key that differs in case")
+
+
+def check_hostile_keys(store: Store) -> None:
+    """Keys that are empty, absolute, climb out, or hold NUL are InvalidKey in every method; nothing is written."""
+    before = list(store.list())
+    with tempfile.TemporaryDirectory() as directory:
+        local = Path(directory, "file")
+        for key in HOSTILE:
+            shown = repr(key[:40])
+            expect_error(InvalidKey, f"read({shown})", store.read, key)
+            expect_error(InvalidKey, f"read_versioned({shown})", store.read_versioned, key)
+            expect_error(InvalidKey, f"stat({shown})", store.stat, key)
+            expect_error(InvalidKey, f"write({shown})", store.write, key, b"x")
+            expect_error(InvalidKey, f"delete({shown})", store.delete, key)
+            expect_error(InvalidKey, f"upload({shown})", store.upload, key, BytesIO(b"x"))
+            expect_error(InvalidKey, f"download({shown})", store.download, key, local)
+            if store.capabilities.conditional_write:
+                expect_error(InvalidKey, f"write_if({shown})", store.write_if, key, b"x", ABSENT)
+        expect(not local.exists(), "a download of a hostile key left a file")
+    expect(list(store.list()) == before, "writes of hostile keys left something that is listed")
+
+
+def check_list(store: Store) -> None:
+    """list gives the keys that start with the prefix, character by character, sorted, at once after a write."""
+    with scratch(store) as key:
+        names = ["a", "a.txt", "a0/x", "ab", "abc/d", "abc/e/f", "abc.d", "b", "C", "ä", "z%2F", "z z"]
+        for name in reversed(names):
+            store.write(key(name), b"")
+            expect(key(name) in store.list(key(name)), f"{name!r} is not listed right after it was written")
+        for prefix in ("", "a", "ab", "abc/", "abc/e", "b", "z", "z%", "z ", "ä", "nothing"):
+            due = sorted(key(name) for name in names if name.startswith(prefix))
+            listed = list(store.list(key(prefix)))
+            expect(listed == due, f"list with prefix {prefix!r}: {_difference(listed, due)}")
+        for hostile in ("../", "/", "a//", "\x00"):
+            expect(not list(store.list(key("") + hostile)), f"keys are listed below the prefix {hostile!r}")
+
+
+def check_key_that_begins_another(store: Store) -> None:
+    """`a` and `a/b` both work; or, where names cannot be both, the second is InvalidKey and the first is unharmed."""
+    with scratch(store) as key:
+        for first, second in (("a", "a/b"), ("c/d", "c"), ("e/f/g", "e"), ("h", "h/i/j")):
+            store.write(key(first), b"first")
+            try:
+                store.write(key(second), b"second")
+            except InvalidKey:
+                expect_absent(store, key(second), "its write was refused")
+                store.delete(key(second))
+            except Exception as error:  # whatever else it is, it is the evidence
+                raise Broken(f"writing {second!r} beside {first!r} raised {type(error).__name__}: {error}") from error
+            else:
+                expect_value(store, key(second), b"second", f"writing it beside {first!r}")
+            expect_value(store, key(first), b"first", f"writing {second!r} beside it")
+            store.delete(key(first))
+
+
+def _difference(listed: list[str], due: list[str]) -> str:
+    missing, extra = sorted(set(due) - set(listed)), sorted(set(listed) - set(due))
+    return f"missing {missing[:5]}, too many {extra[:5]}" if missing or extra else f"order: {listed[:20]}"
