@@ -1,0 +1,384 @@
+"""Google Cloud Storage: `gs://<bucket>/<prefix>?endpoint=...`.
+
+The session and the credentials are gcsfs's; requests are our own on that session. gcsfs's calls repeat a failed request
+six times in secret, turn every 412 into FileExistsError, hide a 304, and delimit uploads by a fixed boundary that a
+value may contain. Of its two file systems the plain one is used: the other asks a gRPC service for the bucket's layout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import secrets
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import google.auth.exceptions
+import requests
+from gcsfs.core import GCSFileSystem
+from gcsfs.retry import HttpError, NonRetryableError
+from yarl import URL
+
+from kvcache.backends.bucket import WRITE_ID, Bucket, Digest, Head, Page, Rights, Upload, digest_of
+from kvcache.backends.failures import Failure, Kind
+from kvcache.backends.objects import ObjectStore
+from kvcache.backends.opening import Opening, open_objects, prefix_of
+from kvcache.backends.wire import PerProcess, http_date, pause_asked, tracing, wait_for
+from kvcache.errors import InvalidURL
+from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Condition, Stored, Version
+from kvcache.url import StoreURL
+
+FORM: Final = "gs://<bucket>/<prefix>"
+MIN_WRITE_INTERVAL: Final = 1.0
+"""Seconds: Google refuses more writes than that to one object."""
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 30.0
+"""How long an answer may pause."""
+NEVER: Final = "1"
+"""A generation that no object ever has: generations are microseconds since 1970."""
+
+
+def open(url: StoreURL) -> ObjectStore:
+    """Opens the store. InvalidURL: also a bucket that does not exist or may not be used. StoreUnavailable."""
+    url.reject_unknown({"endpoint", "ca", *Opening.parameters})
+    if url.user is not None or url.password is not None:
+        raise InvalidURL(f"{url.redacted}: credentials do not belong in the URL: use Application Default Credentials")
+    name = url.require("bucket", url.host, FORM)
+    endpoint = url.take_text("endpoint", None) or os.environ.get("STORAGE_EMULATOR_HOST") or None
+    if endpoint is not None and "://" not in endpoint:
+        endpoint = f"http://{endpoint}"
+    opening = Opening.of(url, foreign=endpoint is not None)
+    bucket = GCSBucket(
+        name,
+        endpoint=endpoint,
+        ca=url.take_text("ca", None),
+        # An emulator has no accounts, and a token must not be sent in the clear.
+        anonymous=opening.anonymous or (endpoint is not None and endpoint.startswith("http://")),
+    )
+    capabilities = Capabilities(
+        conditional_write=not opening.anonymous,
+        store_time=True,
+        time_resolution=1.0,
+        min_write_interval=MIN_WRITE_INTERVAL,
+    )
+    return open_objects(url, bucket, prefix_of(url.path), capabilities, opening)
+
+
+class GCSBucket(Bucket):
+    """One bucket. Versions are generations."""
+
+    rights = Rights(
+        "storage.objects.get", "storage.objects.create and delete", "storage.objects.delete", "storage.objects.list"
+    )
+    most_parts = 1 << 30  # none of its own; 5 TiB are reached before
+    never = Version(NEVER)
+    sorted_pages = True
+
+    def __init__(self, name: str, *, endpoint: str | None, ca: str | None, anonymous: bool) -> None:
+        self.label = name
+        self._endpoint = endpoint.rstrip("/") if endpoint else None
+        self._ca = ca
+        self._anonymous = anonymous
+        self._files: PerProcess[Any] = PerProcess(self._connect)
+
+    def _connect(self) -> Any:
+        """A file system. Asks the machine for credentials, which may take seconds: not on the event loop."""
+        session: dict[str, Any] = {
+            "trace_configs": [tracing()],
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
+            "auto_decompress": False,
+            "trust_env": True,
+        }
+        return GCSFileSystem(
+            project="",
+            token="anon" if self._anonymous else "google_default",
+            endpoint_url=self._endpoint,
+            session_kwargs=session,
+            skip_instance_cache=True,
+            use_listings_cache=False,
+        )
+
+    def close(self) -> None:
+        files = self._files.take()
+        if files is not None and files.session is not None:
+            wait_for(files.session.close())
+
+    async def connect(self) -> None:
+        await self.files()
+
+    async def files(self) -> Any:
+        """gcsfs's file system, with credentials and a session. Failure."""
+        files: Any = self._files.made()
+        if files is None:
+            async with _translated(connecting=True):
+                files = await asyncio.to_thread(self._files.get)
+        if files.session is None:
+            if self._ca is not None:
+                context = ssl.create_default_context(cafile=self._ca)
+                files.session_kwargs.setdefault("connector", aiohttp.TCPConnector(ssl=context))
+            await files._set_session()  # what each of gcsfs's own calls does first; it has no public name
+        return files
+
+    # -- single requests ----------------------------------------------------------------------------------------------
+
+    async def get(self, name: str) -> Stored:
+        async with self.request("GET", self._object(name, alt="media"), {"Accept-Encoding": "gzip"}) as answer:
+            data = await answer.read()
+        return Stored(data, _generation(answer), http_date(answer.headers.get("Date")))
+
+    async def head(self, name: str) -> Head:
+        async with self.request("GET", self._object(name)) as answer:
+            facts = await _json(answer)
+        marks = facts.get("metadata", {})
+        return Head(
+            size=int(facts["size"]),
+            version=_version(facts),
+            modified=datetime.fromisoformat(facts["updated"]).timestamp() if "updated" in facts else None,
+            write_id=marks.get(WRITE_ID),
+            digest=digest_of(marks) or _crc32c(facts),
+        )
+
+    async def put(self, name: str, data: bytes, condition: Condition, marks: dict[str, str]) -> Version:
+        # Random, so that no value can contain it. uploadType=media has no place for metadata, and there
+        # fake-gcs-server ignores the condition.
+        boundary = secrets.token_hex(16)
+        about = json.dumps({"name": name, "metadata": marks})
+        head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{about}\r\n"
+        head += f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
+        place = self._uploads(uploadType="multipart", **_match(condition))
+        content = {"Content-Type": f"multipart/related; boundary={boundary}"}
+        async with self.writing(), self.request("POST", place, content, body) as answer:
+            return _version(await _json(answer))
+
+    async def remove(self, name: str) -> None:
+        async with self.request("DELETE", self._object(name)):
+            pass
+
+    async def page(self, prefix: str, token: str | None = None) -> Page:
+        query = {"prefix": prefix, "fields": "items(name),nextPageToken"}
+        if token is not None:
+            query["pageToken"] = token
+        async with self.writing(), self.request("GET", f"{self._bucket}?{urlencode(query)}") as answer:
+            facts = await _json(answer)
+        return Page([item["name"] for item in facts.get("items", ())], facts.get("nextPageToken"))
+
+    async def begin(self, name: str, marks: dict[str, str], size: int | None) -> Upload:
+        body = json.dumps({"name": name, "metadata": marks}).encode()
+        content = {
+            "Content-Type": "application/json; charset=UTF-8",
+            "X-Upload-Content-Type": "application/octet-stream",
+        }
+        async with self.writing(), self.request("POST", self._uploads(uploadType="resumable"), content, body) as answer:
+            session = answer.headers.get("Location")
+        if session is None:
+            raise Failure(Kind.UNSUPPORTED, "the service gave no upload session")
+        return _Resumable(self, name, session, size)
+
+    async def ranges(self, name: str, head: Head, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        place = self._object(name, alt="media", generation=head.version.token)
+        wanted = {"Accept-Encoding": "gzip", "Range": f"bytes={start}-{stop - 1}"}
+        async with self.request("GET", place, wanted) as answer:
+            if _generation(answer) != head.version:
+                raise Failure(Kind.REFUSED, "another version was sent")
+            if answer.content_length != stop - start:
+                raise Failure(Kind.UNKNOWN, f"{answer.content_length} bytes were sent, not {stop - start}")
+            async for chunk in answer.content.iter_any():
+                yield chunk
+
+    # -- HTTP ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        place: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        also: frozenset[int] = frozenset(),
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request; `place` is a path below the service's address, or a URL. Failure, unless its status is 2xx or
+        in `also`."""
+        files = await self.files()
+        sent = {"Accept-Encoding": "identity", "User-Agent": "kvcache (gzip)", **(headers or {})}
+        credentials = files.credentials
+        if credentials.credentials is not None:
+            async with _translated(connecting=True):
+                await asyncio.to_thread(credentials.apply, sent)  # now and then asks for a new token
+        base = files.base.removesuffix("/storage/v1/")
+        url = URL(place if "://" in place else base + place, encoded=True)
+        async with (
+            _translated(),
+            files.session.request(method, url, headers=sent, data=body, allow_redirects=False) as answer,
+        ):
+            if not 200 <= answer.status < 300 and answer.status not in also:
+                raise await _failed(answer)
+            yield answer
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Around requests to the bucket rather than to one object: only the bucket can be what is not found."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.kind is Kind.ABSENT:
+                failure.kind = Kind.NO_BUCKET
+            raise
+
+    @property
+    def _bucket(self) -> str:
+        return f"/storage/v1/b/{quote(self.label, safe='')}/o"
+
+    def _object(self, name: str, **query: str) -> str:
+        return f"{self._bucket}/{quote(name, safe='')}" + (f"?{urlencode(query)}" if query else "")
+
+    def _uploads(self, **query: str) -> str:
+        return f"/upload{self._bucket}?{urlencode(query)}"
+
+
+class _Resumable:
+    """A resumable upload: one session, parts in order. A part whose fate is unknown ends it."""
+
+    streams = 1
+    resends = False
+
+    def __init__(self, bucket: GCSBucket, name: str, session: str, size: int | None) -> None:
+        self._bucket = bucket
+        self._name = name
+        self._session = session
+        self._size = size
+        self._sent = 0
+        self._sum = Digest("crc32c", "").new()
+        self._facts: dict[str, Any] | None = None
+
+    async def send(self, number: int, start: int, data: bytes, last: bool) -> None:
+        stop = start + len(data)
+        total = str(stop) if last else str(self._size) if self._size is not None else "*"
+        self._sum.update(data)
+        self._sent = stop
+        while True:  # Google may keep only a part of a part; it then has to be sent the rest
+            span = {"Content-Range": f"bytes {start}-{stop - 1}/{total}"}
+            async with self._bucket.request("PUT", self._session, span, data, also=frozenset({308})) as answer:
+                if answer.status != 308:
+                    self._facts = await _json(answer)
+                    return
+                kept = int(answer.headers.get("Range", "bytes=0--1").rpartition("-")[2] or -1) + 1
+            if kept == stop and not last:
+                return
+            if not start < kept < stop:
+                raise Failure(Kind.UNKNOWN, f"{kept} bytes were kept of an upload of {stop} so far")
+            start, data = kept, data[kept - start :]
+
+    async def commit(self) -> Version:
+        if self._facts is None:
+            raise Failure(Kind.UNKNOWN, "the upload has not ended")
+        found, version = _crc32c(self._facts), _version(self._facts)
+        sum_ = self._sum.digest().hex()
+        if int(self._facts["size"]) != self._sent or (found is not None and found.value != sum_):
+            # It is there already, but nobody has been told of it.
+            with contextlib.suppress(Failure):
+                async with self._bucket.request(
+                    "DELETE", self._bucket._object(self._name, ifGenerationMatch=version.token)
+                ):
+                    pass
+            raise Failure(Kind.UNKNOWN, "the content was damaged on its way")
+        return version
+
+    async def abort(self) -> None:
+        # 499 is the answer to a cancelled session. An upload that has ended is cancelled no more.
+        async with self._bucket.request("DELETE", self._session, also=frozenset({404, 410, 499})):
+            pass
+
+
+def _match(condition: Condition) -> dict[str, str]:
+    if condition is ANYWAY:
+        return {}
+    if condition is ABSENT:
+        return {"ifGenerationMatch": "0"}
+    token = condition.token
+    return {"ifGenerationMatch": token if token.isascii() and token.isdigit() and len(token) < 19 else NEVER}
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _translated(*, connecting: bool = False) -> AsyncIterator[None]:
+    """gcsfs's, google-auth's and aiohttp's exceptions become Failures. `connecting`: nothing is sent to the bucket."""
+    try:
+        yield
+    except google.auth.exceptions.TransportError as error:
+        failure = Failure.unanswered(error)
+        failure.copies = 0
+        raise failure from error
+    except (google.auth.exceptions.GoogleAuthError, HttpError, NonRetryableError, ValueError) as error:
+        failure = Failure(Kind.DENIED, f"no credentials: {error}")
+        failure.copies = 0
+        raise failure from error
+    except (aiohttp.ClientError, requests.RequestException, TimeoutError, OSError) as error:
+        failure = Failure.unanswered(error)
+        if connecting:
+            failure.copies = 0
+        raise failure from error
+
+
+async def _failed(answer: aiohttp.ClientResponse) -> Failure:
+    text = (await answer.read()).decode(errors="replace")
+    reason, message = "", text
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # not Google's JSON
+        error = json.loads(text)["error"]
+        message = error["message"]
+        reason = error["errors"][0]["reason"]
+    date = http_date(answer.headers.get("Date"))
+    failure = Failure.answered(
+        answer.status,
+        reason,
+        message,
+        retry_after=pause_asked(answer.headers.get("Retry-After"), date),
+        store_time=date,
+    )
+    if failure.kind is Kind.ABSENT and "bucket does not exist" in message:
+        failure.kind = Kind.NO_BUCKET
+    return failure
+
+
+async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    try:
+        facts = json.loads(await answer.read())
+    except ValueError as error:
+        raise Failure(Kind.UNKNOWN, "the answer is not JSON") from error
+    if not isinstance(facts, dict):
+        raise Failure(Kind.UNKNOWN, "the answer is not a JSON object")
+    return facts
+
+
+def _generation(answer: aiohttp.ClientResponse) -> Version:
+    generation = answer.headers.get("X-Goog-Generation")
+    if not generation:
+        raise Failure(Kind.UNSUPPORTED, "the service sent no generation")
+    return Version(generation)
+
+
+def _version(facts: Mapping[str, Any]) -> Version:
+    generation = facts.get("generation")
+    if not generation:
+        raise Failure(Kind.UNSUPPORTED, "the service sent no generation")
+    return Version(str(generation))
+
+
+def _crc32c(facts: Mapping[str, Any]) -> Digest | None:
+    text = facts.get("crc32c")
+    if not text:
+        return None
+    try:
+        return Digest("crc32c", base64.b64decode(text, validate=True).hex())
+    except ValueError:
+        return None
