@@ -1,0 +1,230 @@
+"""Reads a 7z through py7zr: its directory is admitted first, then members stream to the disk through a writer factory.
+
+py7zr unpacks up to 128 MB at a time, and some of its decompressors know no bound at all. It is kept flat from outside:
+directory and dictionaries are bounded before they are read, and it is fed so little at a time that even the densest
+input becomes no more than some ten megabytes.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import py7zr
+from py7zr.archiveinfo import HeaderStreamsInfo
+from py7zr.exceptions import ArchiveError, PasswordRequired
+from py7zr.io import Py7zIO, WriterFactory
+
+from dewy.archive.limits import KIB
+from dewy.archive.policy import Entry, Kind, split
+from dewy.archive.streams import MEMORY
+from dewy.archive.writer import OpenFile, Writer
+from dewy.errors import BadArchive, UnsafeArchive, printable
+
+FEED: Final = 2 * KIB
+"""Most bytes of content that py7zr gets at a time."""
+
+_LINK_TARGET = 4 * KIB
+_DIRECTORY_BYTES = 256  # bytes of the directory for one entry; a name of 60 characters and all else are 150
+_START = struct.Struct("<6s2sLQQL")  # signature, version, CRC, offset, size and CRC of the directory
+_ENCODED = b"\x17"
+_LZMA, _LZMA2, _PPMD = b"\x03\x01\x01", b"\x21", b"\x03\x04\x01"
+_EPOCH = 11_644_473_600  # seconds from 1601, where a FILETIME starts, to 1970
+
+_FAILURES = (
+    *(ArchiveError, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError, TypeError, LookupError),
+    *(AttributeError, AssertionError, ArithmeticError, RuntimeError),
+)
+"""What py7zr raises for bad data: it follows hostile bytes with few checks of its own, so nearly anything."""
+
+
+def unpack(file: BinaryIO, root: Path, writer: Writer) -> None:
+    """Places every entry of the 7z in `file`, which can seek, in `root`, the writer's. BadArchive, UnsafeArchive."""
+    try:
+        _check_directory(file, writer.meter.limits.entries)
+        feed = _Feed(file)
+        with py7zr.SevenZipFile(cast(BinaryIO, feed), "r") as archive:
+            if archive.needs_password():
+                raise BadArchive("encrypted")
+            _check_memory(archive)
+            if len(archive.files) > writer.meter.limits.entries:
+                raise UnsafeArchive(f"more than {writer.meter.limits.entries} entries")
+            factory = _Factory(root, writer)
+            for member in archive.files:
+                factory.admit(_entry(member))
+            feed.most = FEED
+            archive.extractall(path=root, factory=factory)
+            factory.finish()
+    except PasswordRequired as error:
+        raise BadArchive("encrypted") from error
+    except _FAILURES as error:
+        raise BadArchive(f"the archive is corrupt, or no 7z that can be read ({_reason(error)})") from error
+
+
+class _Feed(io.RawIOBase):
+    """The archive as py7zr sees it: whole while the directory is read, then `most` bytes at a time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.most: int | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size if self.most is None else min(size, self.most))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+
+class _Factory(WriterFactory):
+    """Hands py7zr a place to write each member to. Members come one after another, each whole before the next."""
+
+    def __init__(self, root: Path, writer: Writer) -> None:
+        self._root = root.as_posix() + "/"
+        self._writer = writer
+        self._waiting: dict[str, Entry] = {}
+        self._sink: _Sink | None = None
+
+    def admit(self, entry: Entry) -> None:
+        """Checks a name before any content is unpacked, and places a directory at once."""
+        path = "/".join(split(entry.name, self._writer.meter.limits))
+        if entry.kind is Kind.DIRECTORY:
+            self._writer.place(entry)
+        elif path in self._waiting:
+            raise UnsafeArchive("duplicate name", entry=entry.name)
+        else:
+            self._waiting[path] = entry
+
+    def create(self, filename: str) -> Py7zIO:
+        """Called by py7zr with the path it would write to: the root and the name as `split` cleans it."""
+        self._complete()
+        self._sink = _Sink(self._writer, self._waiting.pop(filename.removeprefix(self._root)))
+        return self._sink
+
+    def finish(self) -> None:
+        """Completes the last member; every one must have come."""
+        self._complete()
+        for entry in self._waiting.values():
+            raise BadArchive("the archive is corrupt (no content)", entry=entry.name)
+
+    def _complete(self) -> None:
+        if self._sink is not None:
+            self._sink.complete()
+
+
+class _Sink(Py7zIO):
+    """Where one member goes: a file on the disk, or, if it is a link, its target in memory."""
+
+    def __init__(self, writer: Writer, entry: Entry) -> None:
+        self._writer = writer
+        self._entry = entry
+        self._written = 0
+        self._target = bytearray()
+        self._file: OpenFile | None = writer.file(entry) if entry.kind is Kind.FILE else None
+
+    def write(self, data: bytes | bytearray) -> int:
+        self._writer.meter.add(len(data))
+        self._written += len(data)
+        if self._file is not None:
+            return self._file.write(data)
+        self._target += data
+        return len(data)
+
+    def complete(self) -> None:
+        if self._file is not None:
+            with self._file:
+                pass
+        else:
+            target = self._target.decode("utf-8", "surrogateescape")
+            self._writer.place(Entry(self._entry.name, Kind.SYMLINK, target=target))
+
+    def read(self, size: int | None = None) -> bytes:
+        return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return offset  # py7zr rewinds what it has written, for callers who want to read it
+
+    def flush(self) -> None: ...
+
+    def size(self) -> int:
+        return self._written
+
+
+def _entry(member: Any) -> Entry:
+    """What the directory says of a member."""
+    name: str = member.filename
+    form, mode = member.st_fmt or 0, member.posix_mode
+    if member.is_directory:
+        if not member.emptystream or form not in (0, stat.S_IFDIR):
+            raise UnsafeArchive("a directory with content", entry=name)
+        return Entry(name, Kind.DIRECTORY, 0o755 if mode is None else mode, mtime=_mtime(member))
+    if member.is_symlink or member.is_junction:
+        if form != stat.S_IFLNK:
+            raise UnsafeArchive("a Windows reparse point", entry=name)
+        if member.uncompressed > _LINK_TARGET:
+            raise UnsafeArchive(f"symbolic link with a target of {member.uncompressed} bytes", entry=name)
+        return Entry(name, Kind.SYMLINK, size=member.uncompressed)
+    if form not in (0, stat.S_IFREG):
+        raise UnsafeArchive("a device, FIFO or other special file", entry=name)
+    return Entry(name, Kind.FILE, 0o644 if mode is None else mode, member.uncompressed, _mtime(member))
+
+
+def _mtime(member: Any) -> float | None:
+    return None if member.lastwritetime is None else int(member.lastwritetime) / 10_000_000 - _EPOCH
+
+
+def _check_directory(file: BinaryIO, entries: int) -> None:
+    """Refuses a directory that is larger, packed or unpacked, than that of as many entries as are accepted."""
+    most = entries * _DIRECTORY_BYTES + 64 * KIB
+    file.seek(0)
+    start = file.read(_START.size)
+    if len(start) == _START.size:
+        _, _, _, offset, size, _ = _START.unpack(start)
+        if size > most:
+            raise UnsafeArchive(f"a directory of {size} bytes")
+        file.seek(_START.size + offset)
+        directory = io.BytesIO(file.read(size))
+        if directory.read(1) == _ENCODED:
+            unpacked = sum(
+                sum(folder.unpacksizes) for folder in HeaderStreamsInfo.retrieve(directory).unpackinfo.folders
+            )
+            if unpacked > most:
+                raise UnsafeArchive(f"a directory of {unpacked} bytes")
+    file.seek(0)
+
+
+def _check_memory(archive: Any) -> None:
+    """Refuses a dictionary that is too large: raw decompressors take whatever the archive asks for."""
+    streams = archive.header.main_streams
+    for folder in [] if streams is None else streams.unpackinfo.folders:
+        for coder in folder.coders:
+            needed = _dictionary(coder["method"], coder.get("properties") or b"")
+            if needed > MEMORY:
+                raise UnsafeArchive(f"needs {needed} bytes of memory to unpack")
+
+
+def _dictionary(method: bytes, properties: bytes) -> int:
+    """Bytes of memory that a coder asks for in its properties."""
+    if method in (_LZMA, _PPMD) and len(properties) >= 5:
+        return int.from_bytes(properties[1:5], "little")
+    if method == _LZMA2 and properties:
+        return (2 | (properties[0] & 1)) << (properties[0] // 2 + 11)
+    return 0
+
+
+def _reason(error: BaseException) -> str:
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+    return printable(text.splitlines()[0]) if text else type(error).__name__
