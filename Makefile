@@ -1,0 +1,52 @@
+# make demo    sets everything up (Python 3.11+ with venv, nothing else) and shows the main job on embedded defaults
+# make test    sets everything up (on Debian also what the servers need) and runs every test: what CI runs
+# PYTHON=...   the interpreter to use (default: python3)
+
+PYTHON ?= python3
+export PYTHON
+# Two workers: whole files to one of them, so that most servers are started once.
+WORKERS ?= 2
+PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help setup test lint types test-quick demo soak bench clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+.venv/base: pyproject.toml constraints.txt
+	@scripts/setup base
+
+.venv/all: pyproject.toml constraints.txt tests/requirements.txt
+	@scripts/setup all
+
+setup: .venv/all
+	@scripts/system-packages
+	@scripts/fetch-servers
+
+test: setup lint types
+	$(PYTEST) -m "not soak"
+
+lint: .venv/all
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/all
+	.venv/bin/mypy
+
+# Without servers from outside: nothing but Python is needed.
+test-quick: .venv/all
+	$(PYTEST) -m "not soak and not servers"
+
+demo: .venv/base
+	@.venv/bin/dewy demo
+
+# One test at a time, without a time limit.
+soak: setup
+	.venv/bin/python -m pytest -m soak --timeout 0 -s
+
+bench: setup
+	.venv/bin/python -m bench
+
+clean:
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

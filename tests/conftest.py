@@ -1,0 +1,115 @@
+"""Session-wide servers: each starts when the first test asks for it, and serves all tests of this process.
+
+A test that uses one of them is marked `servers`, which `make test-quick` leaves out. One that starts a server of its
+own, or asks for one by `request.getfixturevalue`, carries the mark itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+
+NAMES = (
+    *("seaweedfs", "moto", "localbucket", "nanio", "s3rver", "fake_gcs", "gcp_emulator", "azurite"),
+    *("redis", "redis_tls", "valkey", "redis_cluster", "consul"),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "servers: needs a server of tests/servers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not set(NAMES).isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[servers.Seaweed]:
+    """S3, the real thing."""
+    with servers.Seaweed() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[servers.Moto]:
+    """S3, AWS-shaped; not atomic."""
+    with servers.Moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs() -> Iterator[servers.FakeGCS]:
+    """Google Cloud Storage; conditions on multipart uploads only."""
+    with servers.FakeGCS() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[servers.Redis]:
+    with servers.Redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_tls() -> Iterator[servers.Redis]:
+    """Redis with TLS and two users, `app` and `other`."""
+    with servers.Redis(tls=True, users={"app": "pass/word", "other": "another"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[servers.Valkey]:
+    with servers.Valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[servers.RedisCluster]:
+    """Three primaries."""
+    with servers.RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def consul() -> Iterator[servers.Consul]:
+    with servers.Consul() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[servers.Azurite]:
+    with servers.Azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def localbucket() -> Iterator[servers.LocalBucket]:
+    """S3 that ignores If-Match."""
+    with servers.LocalBucket() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nanio() -> Iterator[servers.Nanio]:
+    """S3 that ignores every condition of a write."""
+    with servers.Nanio() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3rver() -> Iterator[servers.S3Rver]:
+    """S3 that ignores every condition of a write."""
+    with servers.S3Rver() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcp_emulator() -> Iterator[servers.GCPEmulator]:
+    """Google Cloud Storage that ignores every condition."""
+    with servers.GCPEmulator() as server:
+        yield server

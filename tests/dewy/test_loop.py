@@ -1,0 +1,312 @@
+"""`dewy server` and `dewy assets` as a whole: real processes, a registry in a directory, a real application."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.dewy.node import Directory, Node, archive, broken, web
+from tests.dewy.supervised import alive, wait_for
+from tests.load.load import Load
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Directory:
+    return Directory(tmp_path / "registry")
+
+
+def site(version: str) -> bytes:
+    return archive({"VERSION": version, "index.html": f"<h1>{version}</h1>"})
+
+
+# -- assets ------------------------------------------------------------------------------------------------------------
+
+
+def test_assets_follow_the_registry(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    with Node(tmp_path / "node", "assets", registry.url) as node:
+        node.wait_deployed("v1.0.0")
+        node.wait_logged("Cached artifact", cache_key="v1.0.0--app_linux_amd64.tar.gz", source="registry")
+        current = node.root / ".dewy" / "cache" / "current"
+        wait_for(current.exists, "the file that names what is deployed")
+        assert current.read_bytes() == b"v1.0.0--app_linux_amd64.tar.gz"
+        registry.publish("v1.1.0", site("v1.1.0"))
+        node.wait_deployed("v1.1.0")
+        wait_for(lambda: current.read_bytes() == b"v1.1.0--app_linux_amd64.tar.gz", "its new content")
+        node.wait_ticks()
+        assert node.stop() == 0
+    assert len(node.logged("Extract archive")) == 2  # nothing was deployed twice
+    assert node.logged("Dewy run failure") == []
+
+
+def test_a_fresh_process_deploys_nothing_again(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    for _ in range(2):
+        with Node(tmp_path / "node", "assets", registry.url) as node:
+            node.wait_deployed("v1.0.0")
+            node.wait_ticks()
+    assert len(node.logged("Extract archive")) == 1
+
+
+def test_what_is_deployed_is_read_from_the_release_alone(tmp_path: Path, registry: Directory) -> None:
+    """C11, C13: a `current` in the cache directory that names the newest artifact keeps nobody from deploying it."""
+    registry.publish("v1.0.0", site("v1.0.0"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "current").write_text("v1.0.0--app_linux_amd64.tar.gz")
+    with Node(tmp_path / "node", "assets", registry.url, env={"DEWY_CACHEDIR": str(cache)}) as node:
+        node.wait_deployed("v1.0.0")
+
+
+def test_a_bad_release_leaves_the_old_one_and_is_tried_again(tmp_path: Path, registry: Directory) -> None:
+    """C11, B6."""
+    registry.publish("v1.0.0", site("v1.0.0"))
+    with Node(tmp_path / "node", "assets", registry.url) as node:
+        node.wait_deployed("v1.0.0")
+        registry.publish("v1.1.0", b"this is no archive")
+        node.wait_logged("Error count", count=2)
+        assert node.deployed() == "v1.0.0" and len(node.releases()) == 1
+        failures = node.logged("Dewy run failure")
+        assert "\n" not in failures[0]["error"] and "app_linux_amd64.tar.gz" in failures[0]["error"]
+        assert node.logged("Deploy skipped", reason="failed before, waiting to try again")  # and not at every tick
+        assert (node.root / ".dewy/cache/current").read_text() == "v1.0.0--app_linux_amd64.tar.gz"
+        registry.publish("v1.1.0", site("v1.1.0"))  # mended, under the same tag: C16
+        node.wait_deployed("v1.1.0")
+        node.wait_logged("Error count reset", to=0)
+
+
+def test_no_traceback_reaches_an_operator(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", b"this is no archive")
+    args = ["-l", "info", "-f", "text"]
+    with Node(tmp_path / "node", "assets", registry.url, *args) as node:
+        wait_for(lambda: "Error count" in node.log.read_text(), "a failure")
+    lines = node.log.read_text().splitlines()
+    assert all(line.startswith("time=") for line in lines)
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_a_real_directory_in_the_place_of_current_is_left_alone(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    node = Node(tmp_path / "node", "assets", registry.url)
+    (node.root / "current").mkdir()
+    (node.root / "current" / "mine").write_text("precious")
+    with node:
+        assert "current" in node.wait_logged("Dewy run failure")["error"]
+    assert (node.root / "current" / "mine").read_text() == "precious"
+    assert node.releases() == []
+
+
+def test_slots(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0+blue", site("v1.0.0+blue"))
+    args = ["--slot", "blue", "-l", "debug", "-f", "json"]
+    with Node(tmp_path / "node", "assets", registry.url, *args) as node:
+        node.wait_deployed("v1.0.0+blue")
+        registry.publish("v1.1.0+green", site("v1.1.0+green"))
+        node.wait_logged("Deploy skipped: slot mismatch", expected_slot="blue", actual_slot="green", tag="v1.1.0+green")
+        registry.publish("v1.2.0+blue", site("v1.2.0+blue"))
+        node.wait_deployed("v1.2.0+blue")
+    assert len(node.releases()) == 2
+
+
+def test_a_release_without_an_artifact_for_this_machine(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    with Node(tmp_path / "node", "assets", registry.url) as node:
+        node.wait_deployed("v1.0.0")
+        registry.publish("v1.1.0", site("v1.1.0"), name="app_plan9_mips.tar.gz")
+        within = node.wait_logged("Artifact not found within grace period")
+        assert within["level"] == "DEBUG" and "v1.1.0" in within["message"]
+        old = time.time() - 3600
+        os.utime(registry.path / "v1.1.0" / "app_plan9_mips.tar.gz", (old, old))
+        assert "artifact not found" in node.wait_logged("Dewy run failure")["error"]
+        registry.publish("v1.1.0", site("v1.1.0"))
+        node.wait_deployed("v1.1.0")
+
+
+def test_hooks(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    before = "echo before; ls current >&2"
+    args = [f"--before-deploy-hook={before}", "--after-deploy-hook=cat current/VERSION", "-l", "debug", "-f", "json"]
+    with Node(tmp_path / "node", "assets", registry.url, *args) as node:
+        first = node.wait_logged("Execute hook failed", command=before)
+        assert (first["stdout"], first["exit_code"]) == ("before", 2) and "current" in first["stderr"]
+        assert node.logged("Before deploy hook failure")
+        after = node.wait_logged("Execute hook", command="cat current/VERSION")
+        assert after["stdout"] == "v1.0.0" and after["duration"] > 0
+
+
+def test_two_applications_in_one_cache_directory(tmp_path: Path) -> None:
+    """C12: same tag, same file name, same directory."""
+    nodes = []
+    cache = tmp_path / "cache"
+    for name in ("one", "two"):
+        registry = Directory(tmp_path / f"registry-{name}")
+        registry.publish("v1.0.0", site(name))
+        nodes.append(Node(tmp_path / name, "assets", registry.url, env={"DEWY_CACHEDIR": str(cache)}).start())
+    for node in nodes:
+        node.wait_deployed(node.root.name)
+        node.wait_ticks(5)
+        node.stop()
+        assert len(node.logged("Extract archive")) == 1
+    assert [path.read_text() for path in cache.rglob("current")] == ["v1.0.0--app_linux_amd64.tar.gz"] * 2
+
+
+def test_a_cache_without_conditional_writes_is_told_in_v2_s_words(tmp_path: Path, registry: Directory) -> None:
+    args = ["--cache", f"file://{tmp_path}/cache?registry-ttl=30s", "-l", "info", "-f", "text"]
+    with Node(tmp_path / "node", "assets", registry.url, *args) as node:
+        words = 'level=WARN msg="registry-ttl set but cache backend does not support atomic writes; ignoring" ttl=30s'
+        wait_for(lambda: words in node.log.read_text(), "the warning")
+
+
+def test_options_without_effect_are_named(tmp_path: Path, registry: Directory) -> None:
+    with Node(tmp_path / "node", "assets", registry.url, "-p", "80", "--telemetry", "-f", "json") as node:
+        assert node.wait_logged("Option ignored", option="--port")["level"] == "WARN"
+        node.wait_logged("Option ignored", option="--telemetry")
+
+
+# -- server ------------------------------------------------------------------------------------------------------------
+
+
+def test_ten_releases_without_a_failed_request(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        node.wait_logged("Start notification")
+        with Load("127.0.0.1", node.port, clients=4) as load:
+            for number in range(1, 11):
+                registry.publish(f"v1.{number}.0", web(f"v1.{number}.0"))
+                node.wait_logged("Restart notification", count=number)
+        report = load.stop()
+        assert report.failed == 0, report
+        assert len(report.versions) == 11, report
+        pid = node.served()["pid"]
+        assert node.stop() == 0
+        assert not alive(pid)
+    assert len(node.releases()) == 7
+    assert len(node.logged("Start notification")) == 1
+
+
+def test_a_release_that_does_not_start_is_rolled_back(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        node.wait_logged("Start notification")
+        before = node.wait_served("v1.0.0")
+        with Load("127.0.0.1", node.port, clients=2) as load:
+            registry.publish("v1.1.0", broken("v1.1.0"))
+            node.wait_logged("Rolled back", count=2)  # it is tried again, too
+            assert node.served() == before and node.deployed() == "v1.0.0" and len(node.releases()) == 1
+            assert (node.root / ".dewy/cache/current").read_text() == "v1.0.0--app_linux_amd64.tar.gz"
+            registry.publish("v1.2.0", web("v1.2.0"))
+            node.wait_served("v1.2.0")
+        assert load.stop().failed == 0
+
+
+def test_a_node_whose_registry_is_down_runs_what_it_has(tmp_path: Path, registry: Directory) -> None:
+    """B3."""
+    registry.publish("v1.0.0", web("v1.0.0"))
+    node = Node(tmp_path / "node", "server", registry.url)
+    with node:
+        node.wait_logged("Start notification")
+    away = registry.path.rename(tmp_path / "away")
+    with node:
+        node.wait_served("v1.0.0")
+        assert "registry" in node.wait_logged("Current failure")["error"]
+        away.rename(registry.path)
+        registry.publish("v1.1.0", web("v1.1.0"))
+        node.wait_served("v1.1.0")
+        node.wait_logged("Error count reset")
+    assert len(node.logged("Extract archive")) == 2
+
+
+def test_a_stop_in_the_middle_of_the_first_start_loses_nothing(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    node = Node(tmp_path / "node", "server", registry.url)
+    with node:
+        node.wait_logged("Worker started")  # and a second passes before it counts as up
+    assert node.deployed() == "v1.0.0" and node.logged("Dewy run failure") == []
+    registry.path.rename(tmp_path / "away")
+    with node:
+        node.wait_served("v1.0.0")
+
+
+def test_a_stop_in_the_middle_of_a_hand_over_keeps_the_last_good_one(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        node.wait_logged("Start notification")
+        registry.publish("v1.1.0", web("v1.1.0"))
+        node.wait_logged("Worker started", generation=2)
+    assert node.deployed() == "v1.0.0" and node.logged("Dewy run failure") == []
+
+
+def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        pid = node.wait_served("v1.0.0")["pid"]
+        away = registry.path.rename(tmp_path / "away")
+        warned = node.wait_logged("upstream registry failed; serving stale cache")
+        assert warned["level"] == "WARN" and warned["age"] > 0 and "registry" in warned["error"]
+        node.wait_ticks(5)
+        away.rename(registry.path)
+        node.wait_logged("upstream registry answers again")
+        assert len(node.logged("upstream registry failed; serving stale cache")) == 1
+        assert node.served()["pid"] == pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_restarts(tmp_path: Path, registry: Directory, number: signal.Signals) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        before = node.wait_served("v1.0.0")
+        node.wait_logged("Start notification")
+        node.signal(number)
+        node.wait_logged("Restart notification", message=f"Restarted receiving by `{number.name}` signal")
+        after = node.wait_served("v1.0.0")
+        assert after["pid"] != before["pid"] and int(after["generation"]) == 2
+    assert len(node.logged("Extract archive")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_and_waits(tmp_path: Path, registry: Directory, number: signal.Signals) -> None:
+    """B7."""
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        pid = node.wait_served("v1.0.0")["pid"]
+        node.signal(number)
+        assert node.process.wait(30) == 0
+        assert not alive(pid)
+    assert len(node.logged("Shutdown notification")) == 1
+
+
+def test_killed_and_started_again(tmp_path: Path, registry: Directory) -> None:
+    """kill -9: no orphan, and the next start runs what is deployed, without deploying it again."""
+    registry.publish("v1.0.0", web("v1.0.0"))
+    node = Node(tmp_path / "node", "server", registry.url).start()
+    pid = node.wait_served("v1.0.0")["pid"]
+    node.kill()
+    wait_for(lambda: not alive(pid), "the end of the application")
+    with node:
+        assert node.wait_served("v1.0.0")["pid"] != pid
+    assert len(node.logged("Extract archive")) == 1
+
+
+def test_a_signal_is_obeyed_while_a_tick_hangs(tmp_path: Path, registry: Directory) -> None:
+    """B2: a hook stands for whatever may take long."""
+    registry.publish("v1.0.0", web("v1.0.0"))
+    args = ["-f", "json", "--before-deploy-hook", "echo > hanging; sleep 100", "--", "./current/web.py"]
+    with Node(tmp_path / "node", "server", registry.url, *args) as node:
+        wait_for((node.root / "hanging").exists, "the hook")
+        began = time.monotonic()
+        assert node.stop() == 0
+        assert time.monotonic() - began < 20
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_code_1(tmp_path: Path, registry: Directory) -> None:
+    registry.publish("v1.0.0", web("v1.0.0"))
+    with Node(tmp_path / "node", "server", registry.url) as node:
+        node.wait_served("v1.0.0")
+        args = ["-p", f"127.0.0.1:{node.port}", "--", "./current/web.py"]
+        other = Node(tmp_path / "other", "server", registry.url, *args)
+        with other:
+            assert other.process.wait(30) == 1
+        [line] = [line for line in other.log.read_text().splitlines() if line.startswith("dewy: ")]
+        assert "already in use" in line
