@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-INVARIANTS = "tests/protocol/test_invariants.py"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Mutant:
     file: str
     old: str
     new: str
-    tests: str = INVARIANTS
+    tests: str = "tests/protocol"
 
 
 MUTANTS = [
@@ -59,11 +58,7 @@ MUTANTS = [
         "    if failure is None or True:\n        return 0.0\n    longest",
     ),
     Mutant(
-        "Retry-After ignored",
-        "kvcache/view.py",
-        "    if retry_after is not None:",
-        "    if False and retry_after:",
-        "tests/protocol",
+        "Retry-After ignored", "kvcache/view.py", "    if retry_after is not None:", "    if False and retry_after:"
     ),
     Mutant(
         "nonce constant",
@@ -112,14 +107,12 @@ MUTANTS = [
         "kvcache/protocol.py",
         "        if loading.lost:\n            return Step(replace(flight, phase=Comparing(own, None)), ev.Read())",
         "        if False:\n            return Step(replace(flight, phase=Comparing(own, None)), ev.Read())",
-        "tests/protocol",
     ),
     Mutant(
         "the lease is not renewed",
         "kvcache/protocol.py",
         "    if claim is None or loading.lost or now.mono < loading.renew_at:",
         "    if True or claim is None:",
-        "tests/protocol",
     ),
     Mutant(
         "a follower with a usable answer waits",
@@ -132,14 +125,12 @@ MUTANTS = [
         "kvcache/record.py",
         "    return replace(claim, nonce=nonce, lock=None, failure=failure)",
         "    return Record(nonce, None, None, failure)",
-        "tests/protocol",
     ),
     Mutant(
         "an authoritative failure is forgotten",
         "kvcache/protocol.py",
         "    authoritative = came.authoritative or (last is not None and last.authoritative)",
         "    authoritative = False",
-        "tests/protocol",
     ),
 ]
 

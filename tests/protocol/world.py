@@ -69,6 +69,7 @@ class Node:
     callers: int = 0
     was_usable: bool = False
     delivered: bool = False
+    told: list[ev.Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.time = StoreClock(self.clock)
@@ -200,6 +201,7 @@ class World:
 
     def _next(self, node: Node, step: Step) -> None:
         node.step = step
+        node.told += step.told
         if step.deliver is not None and not node.delivered:
             node.delivered = True
             self._give(node, step.deliver)
