@@ -16,7 +16,6 @@ from kvcache.backends.bucket import Bucket, Head
 from kvcache.backends.failures import TRANSIENT, Failure, Kind
 from kvcache.backends.streams import (
     BLOCK,
-    PART,
     PART_ATTEMPTS,
     PART_SECONDS,
     RESTARTS,
@@ -27,6 +26,8 @@ from kvcache.backends.streams import (
 )
 from kvcache.kvs import Progress
 
+RANGE: Final = 8 << 20
+"""Bytes that are asked for at once."""
 STREAMS: Final = 4
 """Ranges that are fetched at once."""
 
@@ -93,19 +94,19 @@ async def receive(head: Head, ranges: Ranges, path: Path, reporter: Reporter) ->
 
 
 async def _fill(descriptor: int, head: Head, ranges: Ranges, reporter: Reporter) -> None:
-    todo = iter(range(0, head.size, PART))
+    todo = iter(range(0, head.size, RANGE))
     done = 0
 
     async def work() -> None:
         for start in todo:
-            await _receive_range(descriptor, start, min(start + PART, head.size), ranges, written)
+            await _receive_range(descriptor, start, min(start + RANGE, head.size), ranges, written)
 
     async def written(count: int) -> None:
         nonlocal done
         done += count
         await reporter.report(done)
 
-    workers = {asyncio.create_task(work()) for _ in range(min(STREAMS, -(-head.size // PART)))}
+    workers = {asyncio.create_task(work()) for _ in range(min(STREAMS, -(-head.size // RANGE)))}
     try:
         for task in asyncio.as_completed(workers):
             await task

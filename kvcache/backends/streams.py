@@ -17,8 +17,8 @@ from kvcache.kvs import Progress, Source
 
 T = TypeVar("T")
 
-PART: Final = 8 << 20
-"""Bytes of a part, unless the store's limit on their number asks for larger ones."""
+PART: Final = 5 << 20
+"""Bytes of a part of an upload, unless the store's limit on their number asks for larger ones. S3 takes no smaller."""
 BLOCK: Final = 1 << 20
 """Bytes that are read from or written to a file at once."""
 PART_ATTEMPTS: Final = 5

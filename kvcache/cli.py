@@ -1,0 +1,150 @@
+"""`kvcache`: parse, call, print. What an operator types at three in the morning.
+
+Exit codes: 0 done, 1 failed at work, 2 wrong usage; one line on stderr says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+import click
+
+from kvcache import inspection
+from kvcache.errors import InvalidKey, InvalidURL, KVCacheError, NotFound
+from kvcache.kvs import ABSENT, Store
+from kvcache.redaction import scrub
+from kvcache.url import open_store
+
+P = ParamSpec("P")
+WRONG_USAGE: Final = 2
+FAILED: Final = 1
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_url = click.argument("url")
+_key = click.argument("key")
+
+
+def _with_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Opens the store of the first argument around the command."""
+
+    @wraps(command)
+    def run(url: str, *args: Any, **options: Any) -> None:
+        with open_store(url) as store:
+            command(store, *args, **options)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def kvcache() -> None:
+    """Look into stores and shared caches. URL: file:///dir, s3://region/bucket/prefix, redis://host:6379/0, ..."""
+
+
+@kvcache.command()
+@_url
+@_key
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@_with_store
+def get(store: Store, key: str, file: Path | None) -> None:
+    """Write the value of KEY to stdout, or stream it to FILE."""
+    if file is not None:
+        store.download(key, file)
+    else:
+        sys.stdout.buffer.write(store.read(key))
+        sys.stdout.buffer.flush()
+
+
+@kvcache.command()
+@_url
+@_key
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), default="-")
+@click.option("--absent", is_flag=True, help="Only if there is nothing under KEY.")
+@_with_store
+def put(store: Store, key: str, file: Path, absent: bool) -> None:
+    """Store FILE, or stdin, under KEY."""
+    if absent:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        store.write_if(key, data, ABSENT)
+    elif str(file) == "-":
+        store.write(key, sys.stdin.buffer.read())
+    else:
+        store.upload(key, file)
+
+
+@kvcache.command()
+@_url
+@click.argument("prefix", default="")
+@_json
+@_with_store
+def ls(store: Store, prefix: str, as_json: bool) -> None:
+    """List keys that start with PREFIX."""
+    for key in store.list(prefix):
+        click.echo(json.dumps(key) if as_json else key)
+
+
+@kvcache.command()
+@_url
+@_key
+@_with_store
+def rm(store: Store, key: str) -> None:
+    """Remove KEY. It need not be there."""
+    store.delete(key)
+
+
+@kvcache.command()
+@_url
+@_key
+@_json
+@_with_store
+def stat(store: Store, key: str, as_json: bool) -> None:
+    """Size, version and time of the last change of KEY."""
+    found = store.stat(key)
+    facts = {"key": key, "size": found.size, "version": found.version.token, "modified": found.modified}
+    click.echo(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+
+
+@kvcache.command()
+@_url
+@click.argument("key", required=False)
+@_json
+@_with_store
+def inspect(store: Store, key: str | None, as_json: bool) -> None:
+    """Records of a shared cache: age, lock holder, lease left, failures, next call due. Without KEY: all of them."""
+    keys = [key] if key else [name for name in store.list() if inspection.is_record_key(name)]
+    reports = [inspection.inspect(store, name) for name in keys]
+    if as_json:
+        click.echo(json.dumps(reports, indent=2))
+    else:
+        click.echo("\n\n".join(inspection.as_text(report) for report in reports) or "no records")
+
+
+def main() -> None:
+    """The command `kvcache`."""
+    try:
+        kvcache.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.Abort:
+        sys.exit(FAILED)
+    except click.ClickException as error:
+        _end(error.format_message(), WRONG_USAGE)
+    except (InvalidURL, InvalidKey) as error:
+        _end(str(error), WRONG_USAGE)
+    except NotFound as error:
+        _end(str(error), FAILED)
+    except (KVCacheError, OSError) as error:
+        _end(f"{type(error).__name__}: {error}", FAILED)
+
+
+def _end(message: str, code: int) -> None:
+    click.echo(f"kvcache: {scrub(message, limit=2000)}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
