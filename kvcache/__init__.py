@@ -5,6 +5,8 @@ cache = kvcache.SharedCache(store, ttl=30.0)
 result = cache.get("releases", load)          # one call of `load` per ttl, whatever the number of nodes
 """
 
+from typing import TYPE_CHECKING, Any
+
 from kvcache.cache import SharedCache
 from kvcache.errors import (
     AmbiguousWrite,
@@ -22,16 +24,22 @@ from kvcache.errors import (
     UpstreamUnavailable,
 )
 from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Stat, Store, Stored, Version, check_key
-from kvcache.load import NOT_MODIFIED, Load, LoadContext, Loaded, Result
+from kvcache.load import NOT_MODIFIED, AsyncLoad, Load, LoadContext, Loaded, NotModified, Result
 from kvcache.redaction import redact, scrub
 from kvcache.units import format_duration, parse_duration, parse_size
-from kvcache.url import StoreOptions, StoreURL, open_store, store_options
+from kvcache.url import StoreOptions, StoreURL, open_store, parse_store_url, store_options
+
+if TYPE_CHECKING:
+    from kvcache.aio import AsyncSharedCache
+    from kvcache.decorator import cached
 
 __all__ = [
     "ABSENT",
     "ANYWAY",
     "NOT_MODIFIED",
     "AmbiguousWrite",
+    "AsyncLoad",
+    "AsyncSharedCache",
     "Capabilities",
     "Conflict",
     "CorruptRecord",
@@ -42,6 +50,7 @@ __all__ = [
     "LoadContext",
     "Loaded",
     "NotFound",
+    "NotModified",
     "Result",
     "SharedCache",
     "Stat",
@@ -56,12 +65,27 @@ __all__ = [
     "UpstreamError",
     "UpstreamUnavailable",
     "Version",
+    "cached",
     "check_key",
     "format_duration",
     "open_store",
     "parse_duration",
     "parse_size",
+    "parse_store_url",
     "redact",
     "scrub",
     "store_options",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: half of the time of an import would go into asyncio, for those who only use threads.
+    if name == "AsyncSharedCache":
+        from kvcache.aio import AsyncSharedCache
+
+        return AsyncSharedCache
+    if name == "cached":
+        from kvcache.decorator import cached
+
+        return cached
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

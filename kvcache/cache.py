@@ -8,29 +8,22 @@ import threading
 import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from datetime import timedelta
 from typing import Any, Self
 
 from kvcache import drive
 from kvcache import events as ev
-from kvcache.clock import SYSTEM, Clock, StoreClock
 from kvcache.codec import encode
-from kvcache.config import policy
-from kvcache.drive import Known, Observer
-from kvcache.errors import Conflict, KVCacheError, NotFound, StoreUnavailable, Unsupported, UpstreamUnavailable
-from kvcache.kvs import Store, check_key
+from kvcache.drive import Known
+from kvcache.errors import Conflict, KVCacheError, NotFound, StoreUnavailable, UpstreamUnavailable
+from kvcache.hand import INVALIDATE_TRIES, Hand, context_of
+from kvcache.kvs import check_key
 from kvcache.load import Load, LoadContext, Result
-from kvcache.localcopy import LocalCopy
 from kvcache.phases import Flight, Step
 from kvcache.protocol import advance, begin, meanwhile
-from kvcache.record import EMPTY, invalidated
-from kvcache.view import absorb, hit
-
-Seconds = float | timedelta
-INVALIDATE_TRIES = 20
+from kvcache.view import hit
 
 
-class SharedCache:
+class SharedCache(Hand["_Flying"]):
     """One fresh answer per key for a whole fleet, from one upstream call per `ttl`.
 
     `ttl`: how long an answer is fresh. `max_stale`: the age up to which it is still served while it is refreshed or
@@ -44,36 +37,7 @@ class SharedCache:
     Safe to use from any number of threads. Unsupported: the store has no conditional writes.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        ttl: Seconds,
-        max_stale: Seconds | None = None,
-        lease: Seconds | None = None,
-        refresh_ahead: float = 0.0,
-        on_event: Observer | None = None,
-        *,
-        load_timeout: Seconds | None = None,
-        background: bool = False,
-        local_copy: str | os.PathLike[str] | None = None,
-        max_keys: int = 10_000,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        if not store.capabilities.conditional_write:
-            raise Unsupported(f"{store.url}: a SharedCache needs a store with conditional writes")
-        self._store = store
-        self._policy = policy(ttl, max_stale, lease, refresh_ahead, load_timeout, background)
-        self._observer = on_event
-        self._local = LocalCopy(local_copy, clock.wall) if local_copy is not None else None
-        self._max_keys = max_keys
-        self._clock = clock
-        self._monotonic = clock.monotonic
-        self._time = StoreClock(clock, store.capabilities.time_resolution)
-        # Protects the two dictionaries below, and nothing slower than a dictionary is ever done under it. What is in
-        # hand is read without it: an entry's `held` is one frozen value, replaced as a whole.
-        self._lock = threading.Lock()
-        self._known: dict[str, Known] = {}
-        self._flights: dict[str, _Flying] = {}
+    def _opened(self) -> None:
         _caches.add(self)
 
     def get(self, key: str, load: Load, *, timeout: float | None = None) -> Result:
@@ -82,18 +46,12 @@ class SharedCache:
         While the answer in hand is fresh this costs no request. `timeout`: seconds this caller waits at most; the
         flight goes on for the others. UpstreamUnavailable: no usable answer. InvalidKey.
         """
-        known = self._known.get(key)
-        if known is not None:
-            outcome = hit(self._policy, known.held, self._monotonic())
-            if outcome is not None:
-                if self._observer is not None and (event := drive.told_hit(key, outcome)) is not None:
-                    drive.tell(self._observer, event)
-                return drive.result(outcome, mine=False)
+        result = self._from_hand(key)
+        if result is not None:
+            return result
         flying, mine = self._board(check_key(key), load)
         if not mine and (outcome := meanwhile(flying.flight, self._time.now())) is not None:
-            if (event := drive.told_hit(key, outcome)) is not None:
-                drive.tell(self._observer, event)
-            return drive.result(outcome, mine=False)
+            return self._hand_out(key, outcome)
         try:
             outcome = flying.outcome.result(timeout)
         except FutureTimeout:
@@ -106,17 +64,8 @@ class SharedCache:
         Costs one read of the store unless a fresh answer is in hand. StoreUnavailable if there is none in hand either.
         """
         known = self._entry(check_key(key))
-        outcome = hit(self._policy, known.held, self._monotonic())
-        if outcome is None:
-            came = self._read(key)
-            now = self._time.now()
-            held = known.held
-            if isinstance(came, ev.Found):
-                held = absorb(self._policy, held, came.record, came.version, now)
-            outcome = meanwhile(Flight(key, self._policy, held), now)
-            if outcome is None and isinstance(came, ev.ReadFailed):
-                raise StoreUnavailable(came.why)
-        return drive.result(outcome, mine=False) if isinstance(outcome, ev.Give) else None
+        in_hand = isinstance(hit(self._policy, known.held, self._monotonic()), ev.Give)
+        return self._peeked(key, known, None if in_hand else self._read(key))
 
     def invalidate(self, key: str) -> None:
         """The next get refreshes; the old answer stays as fallback.
@@ -124,19 +73,13 @@ class SharedCache:
         Other processes notice at their next look at the store, which is when their answer in hand expires. A leader
         that is loading now will not publish what it loads. StoreUnavailable: it is not invalidated.
         """
-        known = self._entry(check_key(key))
-        with self._lock:
-            known.epoch += 1
-            known.held = drive.forgotten(known.held)
+        self._forget(check_key(key))
         for _ in range(INVALIDATE_TRIES):
             try:
                 stored = self._store.read_versioned(key)
+                self._store.write_if(key, self._invalidated(stored), stored.version)
             except NotFound:
                 return
-            came = drive.read_input(stored)
-            record = came.record if isinstance(came, ev.Found) else EMPTY
-            try:
-                self._store.write_if(key, encode(invalidated(record, nonce=self._clock.nonce())), stored.version)
             except Conflict:
                 continue
             return
@@ -145,8 +88,7 @@ class SharedCache:
     def close(self) -> None:
         """Forgets what is in hand. Flights under way come to their end; the store is not closed."""
         _caches.discard(self)
-        with self._lock:
-            self._known.clear()
+        super().close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,9 +117,7 @@ class SharedCache:
         try:
             while True:
                 flying.flight = step.flight
-                for event in step.told:
-                    known.log_unreadable(event)
-                    drive.tell(self._observer, event)
+                self._tell(known, step)
                 self._save(known, step)
                 over = isinstance(step.effect, ev.Stop)
                 if over:
@@ -215,12 +155,7 @@ class SharedCache:
             case ev.StartLoad(previous, deadline, until):
                 if known.loading is not None and known.loading.is_alive():
                     return ev.LoadFailed("still-running", "a load that was given up is still running in this process")
-                context = LoadContext(
-                    previous.value if previous else None,
-                    previous.validator if previous else None,
-                    previous.extra if previous else None,
-                    deadline,
-                )
+                context = context_of(previous, deadline)
                 flying.load = Future()
                 run = threading.Thread(
                     target=flying.context.run, args=(_call, load, context, flying.load), name=f"load {key}", daemon=True
@@ -240,18 +175,15 @@ class SharedCache:
                 self._clock.sleep(seconds)
                 return ev.Elapsed()
             case ev.Recall():
-                return self._local.recall(key) if self._local is not None else ev.Recalled(None)
+                return self._recall(key)
             case ev.Stop():
                 raise AssertionError("a flight that is over asks for nothing")
 
     def _read(self, key: str) -> ev.Input:
         try:
-            stored = self._store.read_versioned(key)
+            return self._found(self._store.read_versioned(key))
         except Exception as error:  # whatever a store raises, the flight goes on without it
-            self._time.observe(error.store_time if isinstance(error, NotFound) else None)
-            return drive.read_failure(error)
-        self._time.observe(stored.store_time)
-        return drive.read_input(stored)
+            return self._not_found(error)
 
     def _await(self, flying: _Flying, until: float) -> ev.Input:
         load = flying.load
@@ -264,30 +196,6 @@ class SharedCache:
             flying.cause = load.exception() if load.done() else error
             return drive.load_failure(flying.cause or error)
         return drive.load_input(value)
-
-    # -- what is in hand -------------------------------------------------------------------------------------------
-
-    def _entry(self, key: str) -> Known:
-        with self._lock:
-            known = self._known.get(key)
-            if known is None:
-                if len(self._known) >= self._max_keys:
-                    self._forget_one()
-                known = self._known[key] = Known()
-            return known
-
-    def _forget_one(self) -> None:
-        """Under the lock: the oldest key that no flight is under way for."""
-        for key in self._known:
-            if key not in self._flights:
-                del self._known[key]
-                return
-
-    def _save(self, known: Known, step: Step) -> None:
-        held = step.flight.held
-        if self._local is not None and held.answer is not None and held.answer is not known.saved:
-            known.saved = held.answer
-            self._local.save(step.flight.key, held.answer, held.age(self._time.now()))
 
     def _after_fork(self) -> None:
         """In the child: the threads of the parent's flights are not here, and the lock may have been held."""

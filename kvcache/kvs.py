@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, Final, Literal, Self, TypeAlias
+from typing import BinaryIO, Final, Literal, Protocol, Self, TypeAlias
 
 from kvcache.errors import InvalidKey, Unsupported
 
@@ -89,6 +89,19 @@ class Capabilities:
     """A version never comes back. False where it derives from content, as ETags do: equal bytes, equal versions."""
     min_write_interval: float = 0.0
     """Seconds below which repeated writes to one key are refused (GCS: 1.0)."""
+
+
+class AsyncAccess(Protocol):
+    """What `AsyncSharedCache` needs of a store; errors and guarantees are those of `Store`.
+
+    A coroutine that is cancelled leaves a write of unknown outcome, as a lost connection does.
+    """
+
+    async def read_versioned(self, key: str) -> Stored: ...
+
+    async def write_if(self, key: str, data: bytes, match: Match) -> Version: ...
+
+    async def wait_for_change(self, key: str, version: Version | None, timeout: float) -> bool: ...
 
 
 class Store(ABC):
@@ -168,6 +181,10 @@ class Store(ABC):
         `capabilities.watch` is True; else Unsupported.
         """
         raise Unsupported(f"{self.url}: this store cannot say that a key changed")
+
+    def native_async(self) -> AsyncAccess | None:
+        """The same store for asyncio without a thread per call, or None where there is no such way."""
+        return None
 
     # -- life -----------------------------------------------------------------------------------------------------
 

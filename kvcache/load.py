@@ -25,7 +25,7 @@ class Loaded(Generic[T]):
 
 
 class NotModified(enum.Enum):
-    """The type of `NOT_MODIFIED`."""
+    """The type of `NOT_MODIFIED`, for annotations."""
 
     NOT_MODIFIED = "not modified"
 

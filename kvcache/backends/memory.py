@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from kvcache.access import AtOnce
 from kvcache.errors import Conflict, NotFound, TooLarge
 from kvcache.kvs import (
     ABSENT,
@@ -148,6 +149,9 @@ class MemoryStore(Store):
                 if progress is not None:
                     progress(min(start + _BUFFER, len(entry.data)))
         return Stat(len(entry.data), entry.version, entry.modified)
+
+    def native_async(self) -> AtOnce:
+        return AtOnce(self)
 
     def wait_for_change(self, key: str, version: Version | None, timeout: float) -> bool:
         check_key(key)

@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from kvcache.access import OnLoop
 from kvcache.backends import downloads, uploads
 from kvcache.backends.bucket import MAX_NAME_BYTES, WRITE_ID, Bucket, Head, Page
 from kvcache.backends.failures import TRANSIENT, Failure, Kind, as_error
 from kvcache.backends.reconcile import Verdict, judge
-from kvcache.backends.wire import counting_sends, wait_for
+from kvcache.backends.wire import client_loop, counting_sends, wait_for
 from kvcache.errors import AmbiguousWrite, Conflict, InvalidKey, KVCacheError
 from kvcache.kvs import (
     ANYWAY,
@@ -109,6 +110,9 @@ class ObjectStore(Store):
         if not self._bucket.sorted_pages:
             names = iter(sorted(names))
         return (name[len(self._prefix) :] for name in names)
+
+    def native_async(self) -> OnLoop:
+        return OnLoop(client_loop, self.read_versioned_async, self.put_async)
 
     def _names(self, start: str) -> Iterator[str]:
         token: str | None = None

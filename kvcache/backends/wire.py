@@ -21,14 +21,20 @@ CANCEL_SECONDS: Final = 5.0
 """How long an interrupted caller (Ctrl-C) waits for the operation to clean up after itself."""
 
 
+def client_loop() -> asyncio.AbstractEventLoop:
+    """The event loop, in a thread of its own, on which fsspec's clients live."""
+    from fsspec.asyn import get_loop
+
+    loop: asyncio.AbstractEventLoop = get_loop()
+    return loop
+
+
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine on fsspec's own loop, from any other thread, and returns what it returns.
 
     Where the caller is interrupted the coroutine is cancelled too, and given time to clean up (an upload's parts).
     """
-    from fsspec.asyn import get_loop
-
-    loop: asyncio.AbstractEventLoop = get_loop()
+    loop = client_loop()
     finished = threading.Event()
 
     async def tracked() -> T:

@@ -87,7 +87,9 @@ def test_leaders_are_killed_at_random(tmp_path: Path, github: FakeGitHub) -> Non
     # A killed leader's lease is waited out, and a killed node may have called; nobody else calls in that time.
     assert calls <= windows(spent, ttl) + kills
     downloads = Counter(call["path"] for call in github.downloads())
-    assert len(downloads) == releases + 1
+    # A release may be overtaken by the next one before anybody got to it; a killed leader's download is done again.
+    assert len(downloads) <= releases + 1
+    assert sum(downloads.values()) <= releases + 1 + kills
     print(f"{kills} kills, {releases} releases, {calls} calls in {spent / ttl:.0f} windows, downloads {downloads}")
     for node in fleet.nodes:
         assert node.deployed() == f"v1.{releases}.0"
