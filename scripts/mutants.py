@@ -87,8 +87,8 @@ MUTANTS = [
     Mutant(
         "a date in the future is believed",
         "kvcache/view.py",
-        "    as_of = min(found.fetched_at, now.store)",
-        "    as_of = found.fetched_at",
+        "        return min(self.as_of, now.store - (now.mono - self.since))",
+        "        return self.as_of",
     ),
     Mutant(
         "an older answer replaces a newer one",

@@ -106,6 +106,7 @@ def test_a_lost_renewal_is_found_out_and_nothing_is_published(world):
     go(world, first)  # renewal is due, refused, read back: lost
     assert first.step.flight.phase.lost
     world.finish_load(first, "ok")
+    assert isinstance(first.step.effect, ev.Read)  # not even a write that would be refused
     go(world, first)
     assert standing(world).lock.by == second.name
 
