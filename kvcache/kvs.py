@@ -207,7 +207,7 @@ MAX_KEY_BYTES: Final = 900
 def check_key(key: str) -> str:
     """`key` itself if it can name a value in any store; else InvalidKey.
 
-    Refused: empty, absolute, a NUL or other control character, empty or `.` or `..` segments, a trailing slash,
+    Refused: empty, absolute, a NUL or other control character, a backslash, empty or `.` or `..` segments, a trailing slash,
     and more than MAX_KEY_BYTES bytes in UTF-8. One rule for all stores, so that data can move between them.
     """
     if not key:
@@ -216,6 +216,8 @@ def check_key(key: str) -> str:
         raise InvalidKey(f"key holds NUL: {key!r}")
     if any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
         raise InvalidKey(f"key holds a control character: {key!r}")
+    if "\\" in key:
+        raise InvalidKey(f"key holds a backslash, which some stores take for a slash: {key!r}")
     if key.startswith("/"):
         raise InvalidKey(f"key is absolute: {key!r}")
     for part in key.split("/"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
 
@@ -16,6 +17,10 @@ NAMES = (
     *("seaweedfs", "moto", "localbucket", "nanio", "s3rver", "fake_gcs", "gcp_emulator", "azurite"),
     *("redis", "redis_tls", "valkey", "redis_cluster", "consul"),
 )
+
+# A busy machine is no reason to fail.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 
 def pytest_configure(config: pytest.Config) -> None:

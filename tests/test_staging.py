@@ -319,7 +319,7 @@ def test_a_file_that_vanished_is_forgotten(staging: Staging, tmp_path: Path) -> 
 SIZES = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 1200)), max_size=25)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SIZES, st.sets(st.sampled_from("abcdefgh"), max_size=2))
 def test_the_bound_holds_but_for_what_may_not_go(
     tmp_path_factory: pytest.TempPathFactory, puts: list[tuple[str, int]], pins: set[str]

@@ -88,6 +88,7 @@ def test_plain_seconds_only_where_allowed() -> None:
         (0.25, "250ms"),
         (1, "1s"),
         (1.5, "1.5s"),
+        (2.01, "2.01s"),  # in floating point a nanosecond less
         (30, "30s"),
         (60, "1m0s"),
         (90, "1m30s"),

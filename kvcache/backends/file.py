@@ -102,11 +102,11 @@ class FileStore(Store):
     def read_versioned(self, key: str) -> Stored:
         with self._directory.mapped(key):
             data, status = self._observe(key, _read_all)
-        return Stored(data, _version(status), self._now())
+        return Stored(data, version_of(status), self._now())
 
     def stat(self, key: str) -> Stat:
         _, status = self._observe(key, lambda fd: None)
-        return Stat(status.st_size, _version(status), status.st_mtime)
+        return Stat(status.st_size, version_of(status), status.st_mtime)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         with self._directory.mapped():
@@ -133,7 +133,7 @@ class FileStore(Store):
 
         with replacing(path) as target:
             _, status = self._observe(key, copy)
-        return Stat(status.st_size, _version(status), status.st_mtime)
+        return Stat(status.st_size, version_of(status), status.st_mtime)
 
     def _observe(self, key: str, read: Callable[[int], T]) -> tuple[T, os.stat_result]:
         """What `read` makes of the open file of `key`, and a state of that file that held all the while. NotFound.
@@ -219,7 +219,7 @@ class FileStore(Store):
             flush_directory(self._directory.path(key).parent)
         except OSError as error:
             raise AmbiguousWrite(f"{self.url}: {key}: written, but may not last: {error.strerror}") from error
-        version = _version(placed)
+        version = version_of(placed)
         if (placed.st_size, placed.st_mtime_ns) != (finished.st_size, finished.st_mtime_ns):
             # Somebody wrote into our file as soon as it was there: what we wrote had a version, which is gone.
             return Version(f"{version.token}-overwritten")
@@ -254,7 +254,7 @@ class FileStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             found = None
         else:
-            found = _version(status) if stat.S_ISREG(status.st_mode) else None
+            found = version_of(status) if stat.S_ISREG(status.st_mode) else None
         if found != (None if condition is ABSENT else condition):
             raise Conflict(key)
 
@@ -276,6 +276,7 @@ def _read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
-def _version(status: os.stat_result) -> Version:
+def version_of(status: os.stat_result) -> Version:
+    """The version of a value, from the state of its file."""
     parts = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return Version("-".join(f"{part:x}" for part in parts))

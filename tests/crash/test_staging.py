@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kvcache.staging import Staging
 from tests.crash.dying import crashes
+from tests.crash.full_disk import small_disk
 
 OLD = b"old artifact" * 30
 NEW = b"new artifact" * 40
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """In memory where that can be had: what counts here is what a killed process leaves, not what a power loss does."""
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk.root / "cache"
 
 
 def sha256(data: bytes) -> str:
@@ -29,9 +38,7 @@ def values(root: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["replaced", "first"])
-def test_put_killed_at_every_step(tmp_path: Path, there: bool) -> None:
-    root = tmp_path / "cache"
-
+def test_put_killed_at_every_step(root: Path, there: bool) -> None:
     def reset() -> None:
         shutil.rmtree(root, ignore_errors=True)
         if there:
@@ -56,9 +63,7 @@ def test_put_killed_at_every_step(tmp_path: Path, there: bool) -> None:
     assert seen == ({OLD, NEW} if there else {None, NEW})
 
 
-def test_eviction_killed_at_every_step(tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-
+def test_eviction_killed_at_every_step(root: Path) -> None:
     def reset() -> None:
         shutil.rmtree(root, ignore_errors=True)
         for name in ("n/a", "n/b"):

@@ -14,6 +14,7 @@ import pytest
 
 import kvcache.url
 from kvcache.kvs import Store
+from tests.stores.rig import bucket_of
 
 OpenStore = Callable[[pytest.FixtureRequest, str], Store]
 
@@ -59,11 +60,11 @@ def fake_gcs(request: pytest.FixtureRequest, fresh: str) -> Store:
 
 
 def _bucket(request: pytest.FixtureRequest, server: str, fresh: str) -> Store:
-    """A store in a bucket of its own, with the server's credentials in the environment."""
+    """A store under a prefix of its own, with the server's credentials in the environment."""
     started = request.getfixturevalue(server)
     for name, value in started.env.items():
         request.getfixturevalue("monkeypatch").setenv(name, value)
-    return kvcache.url.open_store(started.store_url(started.create_bucket(fresh), "pre fix/ü"))
+    return kvcache.url.open_store(started.store_url(bucket_of(started), f"{fresh}/pre fix/ü"))
 
 
 STORES: dict[str, OpenStore] = {

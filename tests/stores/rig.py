@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ssl
+import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 import kvcache.url
 from kvcache.backends.objects import ObjectStore
 from tests.proxy import HttpProxy
+from tests.servers.certificates import Certificates
 
 STYLES = {"seaweedfs": "s3", "moto": "s3", "fake_gcs": "gcs", "azurite": "azure"}
 
@@ -21,6 +26,7 @@ class Rig:
     server: Any
     style: str
     bucket: str
+    prefix: str
     proxy: HttpProxy
     store: ObjectStore
     """By way of the proxy."""
@@ -28,8 +34,8 @@ class Rig:
     """Past it."""
 
     def half_done(self) -> list[str]:
-        """Keys of uploads that were begun and neither ended nor aborted. Only S3 can tell."""
-        uploads = self.server.client().list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+        """Names of uploads that were begun and neither ended nor aborted. Only S3 can tell."""
+        uploads = self.server.client().list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix).get("Uploads", [])
         return [upload["Key"] for upload in uploads]
 
     def requests(self, method: str, path: str = "") -> list[Any]:
@@ -40,22 +46,30 @@ class Rig:
 
 @contextlib.contextmanager
 def rigged(request: pytest.FixtureRequest, name: str, options: str = "") -> Iterator[Rig]:
-    """A rig on the server whose fixture is `name`, in a bucket of its own. `options` end the store's URL."""
+    """A rig on the server whose fixture is `name`, under a prefix of its own. `options` end the store's URL."""
     server = request.getfixturevalue(name)
     for variable, value in server.env.items():
         request.getfixturevalue("monkeypatch").setenv(variable, value)
-    bucket = server.create_bucket()
+    bucket, prefix = bucket_of(server), f"{uuid.uuid4().hex[:12]}/"
     with (
         HttpProxy(server.port) as proxy,
-        opened(server.store_url(bucket, endpoint=proxy.url) + f"&check=off{options}") as store,
-        opened(server.store_url(bucket) + "&check=off") as behind,
+        opened(server.store_url(bucket, prefix, endpoint=proxy.url) + f"&check=off{options}") as store,
+        opened(server.store_url(bucket, prefix) + "&check=off") as behind,
     ):
-        behind.write("warm", b"")  # the first write to a bucket of SeaweedFS takes a second
-        store.read("warm")
-        behind.delete("warm")
+        store.delete("warm")  # a client, and a connection
         proxy.wait_idle()
         proxy.forget()
-        yield Rig(server, STYLES[name], bucket, proxy, store, behind)
+        yield Rig(server, STYLES[name], bucket, prefix, proxy, store, behind)
+
+
+_buckets: dict[Any, str] = {}
+
+
+def bucket_of(server: Any) -> str:
+    """The one bucket that all tests share: SeaweedFS takes seconds to make one and to write to it first."""
+    if server not in _buckets:
+        _buckets[server] = server.create_bucket()
+    return _buckets[server]
 
 
 @contextlib.contextmanager
@@ -63,3 +77,42 @@ def opened(url: str) -> Iterator[ObjectStore]:
     with kvcache.url.open_store(url) as store:
         assert isinstance(store, ObjectStore)
         yield store
+
+
+@contextlib.contextmanager
+def behind_tls(port: int, certificates: Certificates) -> Iterator[str]:
+    """The address of a relay that speaks TLS to its clients and hands on to `port`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert, certificates.key)
+    loop, tasks = asyncio.new_event_loop(), set()
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        for pair in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(copy(*pair))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def stop() -> None:
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    server = loop.run_until_complete(asyncio.start_server(relay, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

@@ -266,6 +266,7 @@ def test_writes_to_other_keys_are_no_change_and_cause_no_storm(far: Store, store
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        proxy.wait_idle()
         proxy.forget()
         for key, has in (("key", version), ("absent", None)):
             began = time.monotonic()
@@ -279,6 +280,7 @@ def test_writes_to_other_keys_are_no_change_and_cause_no_storm(far: Store, store
 
 def test_a_follower_costs_one_request(far: Store, store: Store, proxy: HttpProxy) -> None:
     version = store.write("key", b"0")
+    proxy.wait_idle()
     proxy.forget()
     far.wait_for_change("key", version, 1.0)
     assert len(proxy.journal) == 1, proxy.history()

@@ -145,6 +145,11 @@ class Unquotes(MemoryStore):
         return super().put(key.replace("%2F", "/"), data, condition)
 
 
+class CutsLongNames(MemoryStore):
+    def put(self, key: str, data: bytes, condition: Condition) -> Version:
+        return super().put("/".join(part[:255] for part in key.split("/")), data, condition)
+
+
 class FoldsCase(MemoryStore):
     def put(self, key: str, data: bytes, condition: Condition) -> Version:
         return super().put(key.lower(), data, condition)
@@ -390,6 +395,7 @@ FOUND_BY: dict[type[Store], set[str]] = {
     StatInTheFuture: {"stat"},
     NoLimit: {"too_large"},
     Unquotes: {"unusual_keys"},
+    CutsLongNames: {"long_segments"},
     FoldsCase: {"case_of_keys"},
     TakesAnyKey: {"hostile_keys"},
     ListsUnsorted: {"list"},

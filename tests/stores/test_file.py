@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvcache.backends.file import FileStore
+from kvcache.backends.file import FileStore, version_of
 from kvcache.errors import (
     AmbiguousWrite,
     Conflict,
@@ -181,17 +181,37 @@ def test_versions_of_another_programs_quick_changes_are_told_apart(store: FileSt
 
 
 def test_a_backup_put_back_is_another_version(store: FileStore, tmp_path: Path) -> None:
-    """Same bytes, same time of change, and at worst the same inode number: an operator's `cp -p` and `mv`."""
-    file, backup = tmp_path / "root" / "a", tmp_path / "root" / "backup"
-    for _ in range(50):  # inode numbers are used again sooner or later
+    """Same bytes, same time of change, and on most file systems the same inode number: an operator's `cp -p`, `mv`."""
+    file, restored = tmp_path / "root" / "a", tmp_path / "root" / "restored"
+    for _ in range(20):
         version = store.write("a", b"1")
         status = file.stat()
-        backup.write_bytes(b"1")
-        os.utime(backup, ns=(status.st_atime_ns, status.st_mtime_ns))
-        store.write("a", b"2")
-        backup.rename(file)
+        store.write("a", b"2")  # frees the inode, which the next file gets
+        restored.write_bytes(b"1")
+        os.utime(restored, ns=(status.st_atime_ns, status.st_mtime_ns))
+        restored.rename(file)
         with pytest.raises(Conflict):
             store.write_if("a", b"mine", version)
+
+
+def test_a_version_is_all_that_the_file_system_tells(store: FileStore, tmp_path: Path) -> None:
+    store.write("a", b"1")
+    told = (tmp_path / "root" / "a").stat()
+    names = ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    parts = {name: getattr(told, name) for name in names}
+
+    class Status:
+        def __init__(self, **changed: int) -> None:
+            self.__dict__.update(parts | changed)
+
+    versions = {version_of(Status(**{name: parts[name] + 1})) for name in names}  # type: ignore[arg-type]
+    assert len(versions | {store.stat("a").version}) == len(names) + 1
+
+
+def test_a_file_of_ours_is_older_than_any_change_by_others_could_be(store: FileStore, tmp_path: Path) -> None:
+    before = time.time_ns()
+    store.write("a", b"1")
+    assert before - 50_000_000 <= (tmp_path / "root" / "a").stat().st_mtime_ns <= time.time_ns() - 50_000_000
 
 
 def test_a_value_removed_by_another_program_is_absent(store: FileStore, tmp_path: Path) -> None:

@@ -18,10 +18,9 @@ from kvcache.backends import parts
 from kvcache.backends.parts import ORPHAN_AGE, Manifest
 from kvcache.errors import Conflict, InvalidKey, NotFound, TooLarge
 from kvcache.kvs import ABSENT, Version
-from tests.stores.shelf import START
+from tests.stores.shelf import LIMIT, START, World, fail
 
 SMALL, LARGE, OTHER = b"small", b"0123456789" * 5 + b"end", b"another large value, in three parts"
-LIMIT = 200
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def test_a_read_and_a_conditional_write_are_one_request_each(server: servers.Red
     with TcpProxy(server.port) as proxy, open_store(server.store_url(prefix, port=proxy.port)) as store:
         version = store.write_if("key", b"1", ABSENT)  # and the scripts are loaded
         store.read_versioned("key")
+        proxy.wait_idle()
         proxy.forget()
         version = store.write_if("key", b"2", version)
         store.read_versioned("key")
