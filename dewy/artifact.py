@@ -27,6 +27,7 @@ from dewy.registry import Announced, Registry
 from dewy.registry.base import time_text
 from kvcache import (
     NOT_MODIFIED,
+    InvalidKey,
     LoadContext,
     Loaded,
     NotFound,
@@ -113,7 +114,8 @@ class Artifacts:
         self._prefix = prefix
         self._log = log
         self._scope = short_hash(registry.scope)
-        self._fetched: tuple[str, Staged] | None = None
+        # What this node brought in last, and under which record: by a lead, which has a thread of its own, or without.
+        self._brought: tuple[str, Staged] | None = None
 
     def obtain(self, announced: Announced) -> Staged:
         """The artifact, whole and checked. KVCacheError, DewyError or OSError: not this time."""
@@ -121,7 +123,7 @@ class Artifacts:
             staged = self._proven_here(announced) or self._shared(announced)
         except StoreUnavailable as error:
             self._log.warn("artifact store unavailable; downloading from the registry", error=error)
-            staged = self._just_fetched(announced) or self._from_registry(announced)
+            staged = self._just_brought(announced) or self._from_registry(announced)
         self._log.info("Cached artifact", cache_key=announced.key, source=staged.source)
         return staged
 
@@ -144,6 +146,7 @@ class Artifacts:
 
     def _through_record(self, records: SharedCache, announced: Announced) -> Staged:
         key = self._record_key(announced)
+        self._brought = None
         distrusted: Measured | None = None
         for _ in range(2):
             try:
@@ -170,17 +173,20 @@ class Artifacts:
         trusted = before is not None and before != distrusted and before.agrees_with(announced)
         if before is not None and trusted and self._is_stored(announced, before):
             return NOT_MODIFIED
-        staged = None if distrusted else self._proven_here(announced) or self._proven_object(announced)
-        staged = staged or self._from_registry(announced, ctx.deadline)
+        staged = (
+            self._proven_here(announced)
+            or (None if distrusted else self._proven_object(announced))
+            or self._from_registry(announced, ctx.deadline)
+        )
         return Loaded(Measured(self._store(announced, staged), staged.size, staged.sha256).to_value())
 
     def _follow(self, announced: Announced, measured: Measured) -> Staged | None:
         """What the record speaks of, from here or from the store; None where that is not to be had."""
         if not measured.agrees_with(announced):
             return None
-        here = self._here(announced, measured.sha256, measured.size)
+        here = self._just_brought(announced) or self._here(announced, measured.sha256, measured.size)
         if here is not None:
-            return here
+            return here if here.sha256 == measured.sha256 else None
         if measured.key == NOT_STORED:
             staged = self._from_registry(announced)
             return staged if staged.sha256 == measured.sha256 else None
@@ -213,12 +219,12 @@ class Artifacts:
         sha256 = self._staging.sha256_of(self.name(announced.key))
         return self._here(announced, sha256, announced.size) if sha256 else None
 
-    def _just_fetched(self, announced: Announced) -> Staged | None:
-        """What this process fetched last, if it is this."""
-        if self._fetched is None or self._fetched[0] != self._record_key(announced):
+    def _just_brought(self, announced: Announced) -> Staged | None:
+        """What this node brought in last, if it is this and still there."""
+        if self._brought is None or self._brought[0] != self._record_key(announced):
             return None
-        fetched = self._fetched[1]
-        return self._here(announced, fetched.sha256, fetched.size)
+        staged = self._brought[1]
+        return staged if self._here(announced, staged.sha256, staged.size) is not None else None
 
     def _here(self, announced: Announced, sha256: str, size: int | None) -> Staged | None:
         name = self.name(announced.key)
@@ -235,7 +241,7 @@ class Artifacts:
         sha256 = _hex(announced.digest) if announced.digest else None
         path = self._staging.put(name, fetch, sha256=sha256, size=announced.size)
         staged = Staged(path, name, path.stat().st_size, self._staging.sha256_of(name) or _measure(path), "registry")
-        self._fetched = (self._record_key(announced), staged)
+        self._brought = (self._record_key(announced), staged)
         return staged
 
     def _from_object(self, announced: Announced, measured: Measured) -> Staged | None:
@@ -248,7 +254,9 @@ class Artifacts:
             path = self._staging.put(name, fetch, sha256=measured.sha256, size=measured.size)
         except (NotFound, BadCopy):
             return None
-        return Staged(path, name, measured.size, measured.sha256, "store")
+        staged = Staged(path, name, measured.size, measured.sha256, "store")
+        self._brought = (self._record_key(announced), staged)
+        return staged
 
     def _proven_object(self, announced: Announced) -> Staged | None:
         """An object without a record, such as Dewy v2 leaves, where the registry's digest proves it."""
@@ -272,8 +280,8 @@ class Artifacts:
         if not there:
             try:
                 self._objects.upload(key, staged.path)
-            except TooLarge as error:
-                self._log.warn("artifact is too large for the store; every node downloads it", error=error)
+            except (TooLarge, InvalidKey) as error:
+                self._log.warn("the store cannot hold the artifact; every node downloads it", error=error)
                 return NOT_STORED
         return key
 

@@ -26,6 +26,7 @@ from dewy.sharing import Sharing
 from dewy.signals import install_signals
 from dewy.supervision import (
     Event,
+    Settings,
     WorkerCrashed,
     WorkerFinishing,
     WorkerGone,
@@ -41,6 +42,9 @@ from kvcache.url import parse_store_url
 
 _WORDS: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt", signal.SIGQUIT: "quit"}
 """Dewy v2's words for what ends it."""
+
+PORT_PATIENCE: Final = 8.0
+"""Seconds to wait for a port: workers of a dewy that was killed hold it until they have been ended, 5 s at most."""
 
 
 def run(config: Config, env: Mapping[str, str]) -> int:
@@ -71,8 +75,11 @@ def run(config: Config, env: Mapping[str, str]) -> int:
         stack.callback(sharing.close)
         supervisor = None
         if config.mode == "server":
-            listeners = stack.enter_context(open_listeners(config.listen))
-            supervisor = stack.enter_context(Supervisor(config.command, listeners, on_event=_observer(log)))
+            listeners = stack.enter_context(open_listeners(config.listen, patience=PORT_PATIENCE))
+            settings = Settings(reap_orphans=os.getpid() == 1)  # as a container's first process has to
+            supervisor = stack.enter_context(
+                Supervisor(config.command, listeners, settings=settings, on_event=_observer(log))
+            )
         loop = Loop(
             Parts(
                 config=config,

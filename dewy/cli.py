@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -185,7 +184,9 @@ def assets(command: tuple[str, ...], **options: Any) -> int:
 @dewy.command(context_settings=_HELP)
 def demo() -> int:
     """A small fleet on this machine deploys an application and moves it to a new release, under load."""
-    return int(import_module("dewy.demo").run())  # by name: only this command needs what the demo imports
+    from dewy.demo import run
+
+    return run()
 
 
 @dewy.command("version", context_settings=_HELP)

@@ -74,6 +74,7 @@ class Releases:
         self,
         root: Path | str,
         *,
+        keep: int = KEEP,
         limits: Limits | None = None,
         now: Callable[[], datetime] = utc_now,
         patience: float = PATIENCE,
@@ -83,6 +84,7 @@ class Releases:
         self.directory = self.root / "releases"
         self.current = self.root / "current"
         self._link_in_making = self.root / "current.tmp"  # v2's name for it, so that one it left is tidied up too
+        self._keep = keep
         self._limits = limits
         self._now = now
         self._patience = patience
@@ -102,6 +104,7 @@ class Releases:
         Raises UnsafeArchive and BadArchive, and DeployError for the disk's faults; then nothing new stays on disk.
         """
         self.sweep()
+        self.prune()  # where one deploy after another is killed, none comes to prune what they made
         with _failing(f"cannot unpack {name}"), self._making() as making:
             extract(artifact, making / "tree", name=name, limits=self._limits)
             made = self._now()
@@ -144,13 +147,14 @@ class Releases:
         with _failing(f"cannot remove {release.id}"):
             self._remove(choose)
 
-    def prune(self, keep: int = KEEP) -> list[str]:
+    def prune(self, keep: int | None = None) -> list[str]:
         """Removes the oldest releases beyond `keep`, never the live one, nor the one just before it.
 
         Returns the ids of what was removed, oldest first.
         """
+        most = self._keep if keep is None else keep
         with _failing("cannot remove old releases"):
-            return self._remove(lambda ids, live: sorted(set(ids) - kept(ids, live, keep)))
+            return self._remove(lambda ids, live: sorted(set(ids) - kept(ids, live, most)))
 
     def sweep(self) -> None:
         """Removes what dead processes left half done. What a live one is making is left alone."""
@@ -168,6 +172,8 @@ class Releases:
 
     def _remove(self, choose: Callable[[Sequence[str], str | None], Sequence[str]]) -> list[str]:
         """Removes what `choose` picks from the ids and the live one. A release loses its name in one step."""
+        if not choose(self._ids(), self._live()):
+            return []
         with self._making() as trash:
             with self._names():
                 victims = list(choose(self._ids(), self._live()))

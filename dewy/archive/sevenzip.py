@@ -1,14 +1,15 @@
 """Reads a 7z through py7zr: its directory is admitted first, then members stream to the disk through a writer factory.
 
 py7zr unpacks up to 128 MB at a time, and some of its decompressors know no bound at all. It is kept flat from outside:
-directory and dictionaries are bounded before they are read, and it is fed so little at a time that even the densest
-input becomes no more than some ten megabytes.
+directory and dictionaries are bounded before they are read, and decompressors are asked for little at a time, and fed
+so little that even the densest input to one that knows no bound becomes no more than some megabytes.
 """
 
 from __future__ import annotations
 
 import io
 import lzma
+import os
 import stat
 import struct
 import zlib
@@ -22,18 +23,23 @@ from py7zr.io import Py7zIO, WriterFactory
 
 from dewy.archive.limits import KIB
 from dewy.archive.policy import Entry, Kind, split
-from dewy.archive.streams import MEMORY
+from dewy.archive.streams import CHUNK, MEMORY
 from dewy.archive.writer import OpenFile, Writer
 from dewy.errors import BadArchive, UnsafeArchive, printable
 
-FEED: Final = 2 * KIB
-"""Most bytes of content that py7zr gets at a time."""
+_FEED: Final = 512
+"""Bytes that a decompressor gets at a time, and, of a solid archive, once more for each member: it keeps what it does
+not need yet, so that much more would put an archive of many small members into memory whole."""
+_FEED_ZSTD: Final = 128
+"""The same for Zstandard, which py7zr gives no bound, and which may hold 128 KiB in four bytes."""
 
 _LINK_TARGET = 4 * KIB
 _DIRECTORY_BYTES = 256  # bytes of the directory for one entry; a name of 60 characters and all else are 150
 _START = struct.Struct("<6s2sLQQL")  # signature, version, CRC, offset, size and CRC of the directory
+_SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 _ENCODED = b"\x17"
 _LZMA, _LZMA2, _PPMD = b"\x03\x01\x01", b"\x21", b"\x03\x04\x01"
+_ZSTD, _BROTLI = b"\x04\xf7\x11\x01", b"\x04\xf7\x11\x02"
 _EPOCH = 11_644_473_600  # seconds from 1601, where a FILETIME starts, to 1970
 
 _FAILURES = (
@@ -46,18 +52,21 @@ _FAILURES = (
 def unpack(file: BinaryIO, root: Path, writer: Writer) -> None:
     """Places every entry of the 7z in `file`, which can seek, in `root`, the writer's. BadArchive, UnsafeArchive."""
     try:
-        _check_directory(file, writer.meter.limits.entries)
         feed = _Feed(file)
+        _check_directory(feed, writer.meter.limits.entries)
         with py7zr.SevenZipFile(cast(BinaryIO, feed), "r") as archive:
             if archive.needs_password():
                 raise BadArchive("encrypted")
-            _check_memory(archive)
+            for folder in _folders(archive):
+                _check_coders(folder)
+                if folder.files:
+                    # py7zr makes a folder's decompressor at its first file, unless there is one.
+                    folder.decompressor = _Bounded(folder.get_decompressor(folder.files[0].compressed), feed, folder)
             if len(archive.files) > writer.meter.limits.entries:
                 raise UnsafeArchive(f"more than {writer.meter.limits.entries} entries")
             factory = _Factory(root, writer)
             for member in archive.files:
                 factory.admit(_entry(member))
-            feed.most = FEED
             archive.extractall(path=root, factory=factory)
             factory.finish()
     except PasswordRequired as error:
@@ -71,13 +80,17 @@ class _Feed(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         self.most: int | None = None
 
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size if self.most is None else min(size, self.most))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        position = offset + (0, self._file.tell(), self._size)[whence]
+        if not 0 <= position <= self._size:
+            raise BadArchive("the archive is truncated")
+        return self._file.seek(position)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -87,6 +100,22 @@ class _Feed(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+
+class _Bounded:
+    """The decompressor of a folder, asked for no more than CHUNK at a time, and fed no more than is good for it."""
+
+    def __init__(self, inner: Any, feed: _Feed, folder: Any) -> None:
+        self._inner = inner
+        self._feed = feed
+        self._most = _FEED_ZSTD if any(coder["method"] == _ZSTD for coder in folder.coders) else _FEED
+
+    def decompress(self, fp: Any, max_length: int) -> Any:
+        self._feed.most = self._most
+        return self._inner.decompress(fp, min(max_length, CHUNK))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 class _Factory(WriterFactory):
@@ -186,34 +215,40 @@ def _mtime(member: Any) -> float | None:
     return None if member.lastwritetime is None else int(member.lastwritetime) / 10_000_000 - _EPOCH
 
 
-def _check_directory(file: BinaryIO, entries: int) -> None:
+def _check_directory(feed: _Feed, entries: int) -> None:
     """Refuses a directory that is larger, packed or unpacked, than that of as many entries as are accepted."""
     most = entries * _DIRECTORY_BYTES + 64 * KIB
-    file.seek(0)
-    start = file.read(_START.size)
-    if len(start) == _START.size:
-        _, _, _, offset, size, _ = _START.unpack(start)
-        if size > most:
-            raise UnsafeArchive(f"a directory of {size} bytes")
-        file.seek(_START.size + offset)
-        directory = io.BytesIO(file.read(size))
-        if directory.read(1) == _ENCODED:
-            unpacked = sum(
-                sum(folder.unpacksizes) for folder in HeaderStreamsInfo.retrieve(directory).unpackinfo.folders
-            )
-            if unpacked > most:
-                raise UnsafeArchive(f"a directory of {unpacked} bytes")
-    file.seek(0)
+    start = feed.read(_START.size)
+    if not start.startswith(_SIGNATURE) or len(start) < _START.size:
+        raise BadArchive("the archive is corrupt, or no 7z")
+    _, _, _, offset, size, _ = _START.unpack(start)
+    if size > most:
+        raise UnsafeArchive(f"a directory of {size} bytes")
+    feed.seek(_START.size + offset)
+    directory = io.BytesIO(feed.read(size))
+    if directory.read(1) == _ENCODED:
+        folders = HeaderStreamsInfo.retrieve(directory).unpackinfo.folders
+        unpacked = sum(sum(folder.unpacksizes) for folder in folders)
+        if unpacked > most:
+            raise UnsafeArchive(f"a directory of {unpacked} bytes")
+    feed.seek(0)
 
 
-def _check_memory(archive: Any) -> None:
-    """Refuses a dictionary that is too large: raw decompressors take whatever the archive asks for."""
+def _folders(archive: Any) -> list[Any]:
+    """The packed streams: each holds the content of one or many members, one behind another."""
     streams = archive.header.main_streams
-    for folder in [] if streams is None else streams.unpackinfo.folders:
-        for coder in folder.coders:
-            needed = _dictionary(coder["method"], coder.get("properties") or b"")
-            if needed > MEMORY:
-                raise UnsafeArchive(f"needs {needed} bytes of memory to unpack")
+    return [] if streams is None else list(streams.unpackinfo.folders)
+
+
+def _check_coders(folder: Any) -> None:
+    """Refuses a dictionary that is too large, for raw decompressors take whatever the archive asks for; and Brotli, of
+    which py7zr can only unpack what is not dense."""
+    for coder in folder.coders:
+        if coder["method"] == _BROTLI:
+            raise BadArchive("an unsupported compression method (Brotli)")
+        needed = _dictionary(coder["method"], coder.get("properties") or b"")
+        if needed > MEMORY:
+            raise UnsafeArchive(f"needs {needed} bytes of memory to unpack")
 
 
 def _dictionary(method: bytes, properties: bytes) -> int:

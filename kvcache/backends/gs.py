@@ -8,7 +8,6 @@ value may contain. Of its two file systems the plain one is used: the other asks
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -20,17 +19,16 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
-import google.auth.exceptions
-import requests
 from gcsfs.core import GCSFileSystem
-from gcsfs.retry import HttpError, NonRetryableError
 from yarl import URL
 
-from kvcache.backends.bucket import WRITE_ID, Bucket, Digest, Head, Page, Rights, Upload, digest_of
+from kvcache.backends.bucket import WRITE_ID, Bucket, Head, Page, Rights, Upload, digest_of
 from kvcache.backends.failures import Failure, Kind
+from kvcache.backends.gs_upload import InOneRequest, InParts
+from kvcache.backends.gs_wire import crc32c_of, failure_of, generation_of, json_of, translated, version_of
 from kvcache.backends.objects import ObjectStore
 from kvcache.backends.opening import Opening, open_objects, prefix_of
-from kvcache.backends.wire import PerProcess, http_date, pause_asked, tracing, wait_for
+from kvcache.backends.wire import PerProcess, http_date, tracing, wait_for
 from kvcache.errors import InvalidURL
 from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Condition, Stored, Version
 from kvcache.url import StoreURL
@@ -117,7 +115,7 @@ class GCSBucket(Bucket):
         """gcsfs's file system, with credentials and a session. Failure."""
         files: Any = self._files.made()
         if files is None:
-            async with _translated(connecting=True):
+            async with translated(connecting=True):
                 files = await asyncio.to_thread(self._files.get)
         if files.session is None:
             if self._ca is not None:
@@ -131,18 +129,18 @@ class GCSBucket(Bucket):
     async def get(self, name: str) -> Stored:
         async with self.request("GET", self._object(name, alt="media"), {"Accept-Encoding": "gzip"}) as answer:
             data = await answer.read()
-        return Stored(data, _generation(answer), http_date(answer.headers.get("Date")))
+        return Stored(data, generation_of(answer), http_date(answer.headers.get("Date")))
 
     async def head(self, name: str) -> Head:
         async with self.request("GET", self._object(name)) as answer:
-            facts = await _json(answer)
+            facts = await json_of(answer)
         marks = facts.get("metadata", {})
         return Head(
             size=int(facts["size"]),
-            version=_version(facts),
+            version=version_of(facts),
             modified=datetime.fromisoformat(facts["updated"]).timestamp() if "updated" in facts else None,
             write_id=marks.get(WRITE_ID),
-            digest=digest_of(marks) or _crc32c(facts),
+            digest=digest_of(marks) or crc32c_of(facts),
         )
 
     async def put(self, name: str, data: bytes, condition: Condition, marks: dict[str, str]) -> Version:
@@ -156,10 +154,11 @@ class GCSBucket(Bucket):
         place = self._uploads(uploadType="multipart", **_match(condition))
         content = {"Content-Type": f"multipart/related; boundary={boundary}"}
         async with self.writing(), self.request("POST", place, content, body) as answer:
-            return _version(await _json(answer))
+            return version_of(await json_of(answer))
 
-    async def remove(self, name: str) -> None:
-        async with self.request("DELETE", self._object(name)):
+    async def remove(self, name: str, version: Version | None = None) -> None:
+        query = {} if version is None else {"ifGenerationMatch": version.token}
+        async with self.request("DELETE", self._object(name, **query)):
             pass
 
     async def page(self, prefix: str, token: str | None = None) -> Page:
@@ -167,7 +166,7 @@ class GCSBucket(Bucket):
         if token is not None:
             query["pageToken"] = token
         async with self.writing(), self.request("GET", f"{self._bucket}?{urlencode(query)}") as answer:
-            facts = await _json(answer)
+            facts = await json_of(answer)
         return Page([item["name"] for item in facts.get("items", ())], facts.get("nextPageToken"))
 
     async def begin(self, name: str, marks: dict[str, str], size: int | None) -> Upload:
@@ -180,13 +179,13 @@ class GCSBucket(Bucket):
             session = answer.headers.get("Location")
         if session is None:
             raise Failure(Kind.UNSUPPORTED, "the service gave no upload session")
-        return _Resumable(self, name, session, size)
+        return InParts(self, name, session) if size is None else InOneRequest(self, name, session, size)
 
     async def ranges(self, name: str, head: Head, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         place = self._object(name, alt="media", generation=head.version.token)
         wanted = {"Accept-Encoding": "gzip", "Range": f"bytes={start}-{stop - 1}"}
         async with self.request("GET", place, wanted) as answer:
-            if _generation(answer) != head.version:
+            if generation_of(answer) != head.version:
                 raise Failure(Kind.REFUSED, "another version was sent")
             if answer.content_length != stop - start:
                 raise Failure(Kind.UNKNOWN, f"{answer.content_length} bytes were sent, not {stop - start}")
@@ -201,7 +200,7 @@ class GCSBucket(Bucket):
         method: str,
         place: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | AsyncIterator[bytes] | None = None,
         *,
         also: frozenset[int] = frozenset(),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -211,16 +210,16 @@ class GCSBucket(Bucket):
         sent = {"Accept-Encoding": "identity", "User-Agent": "kvcache (gzip)", **(headers or {})}
         credentials = files.credentials
         if credentials.credentials is not None:
-            async with _translated(connecting=True):
+            async with translated(connecting=True):
                 await asyncio.to_thread(credentials.apply, sent)  # now and then asks for a new token
         base = files.base.removesuffix("/storage/v1/")
         url = URL(place if "://" in place else base + place, encoded=True)
         async with (
-            _translated(),
+            translated(),
             files.session.request(method, url, headers=sent, data=body, allow_redirects=False) as answer,
         ):
             if not 200 <= answer.status < 300 and answer.status not in also:
-                raise await _failed(answer)
+                raise await failure_of(answer)
             yield answer
 
     @contextlib.asynccontextmanager
@@ -244,60 +243,6 @@ class GCSBucket(Bucket):
         return f"/upload{self._bucket}?{urlencode(query)}"
 
 
-class _Resumable:
-    """A resumable upload: one session, parts in order. A part whose fate is unknown ends it."""
-
-    streams = 1
-    resends = False
-
-    def __init__(self, bucket: GCSBucket, name: str, session: str, size: int | None) -> None:
-        self._bucket = bucket
-        self._name = name
-        self._session = session
-        self._size = size
-        self._sent = 0
-        self._sum = Digest("crc32c", "").new()
-        self._facts: dict[str, Any] | None = None
-
-    async def send(self, number: int, start: int, data: bytes, last: bool) -> None:
-        stop = start + len(data)
-        total = str(stop) if last else str(self._size) if self._size is not None else "*"
-        self._sum.update(data)
-        self._sent = stop
-        while True:  # Google may keep only a part of a part; it then has to be sent the rest
-            span = {"Content-Range": f"bytes {start}-{stop - 1}/{total}"}
-            async with self._bucket.request("PUT", self._session, span, data, also=frozenset({308})) as answer:
-                if answer.status != 308:
-                    self._facts = await _json(answer)
-                    return
-                kept = int(answer.headers.get("Range", "bytes=0--1").rpartition("-")[2] or -1) + 1
-            if kept == stop and not last:
-                return
-            if not start < kept < stop:
-                raise Failure(Kind.UNKNOWN, f"{kept} bytes were kept of an upload of {stop} so far")
-            start, data = kept, data[kept - start :]
-
-    async def commit(self) -> Version:
-        if self._facts is None:
-            raise Failure(Kind.UNKNOWN, "the upload has not ended")
-        found, version = _crc32c(self._facts), _version(self._facts)
-        sum_ = self._sum.digest().hex()
-        if int(self._facts["size"]) != self._sent or (found is not None and found.value != sum_):
-            # It is there already, but nobody has been told of it.
-            with contextlib.suppress(Failure):
-                async with self._bucket.request(
-                    "DELETE", self._bucket._object(self._name, ifGenerationMatch=version.token)
-                ):
-                    pass
-            raise Failure(Kind.UNKNOWN, "the content was damaged on its way")
-        return version
-
-    async def abort(self) -> None:
-        # 499 is the answer to a cancelled session. An upload that has ended is cancelled no more.
-        async with self._bucket.request("DELETE", self._session, also=frozenset({404, 410, 499})):
-            pass
-
-
 def _match(condition: Condition) -> dict[str, str]:
     if condition is ANYWAY:
         return {}
@@ -305,80 +250,3 @@ def _match(condition: Condition) -> dict[str, str]:
         return {"ifGenerationMatch": "0"}
     token = condition.token
     return {"ifGenerationMatch": token if token.isascii() and token.isdigit() and len(token) < 19 else NEVER}
-
-
-# -- answers ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def _translated(*, connecting: bool = False) -> AsyncIterator[None]:
-    """gcsfs's, google-auth's and aiohttp's exceptions become Failures. `connecting`: nothing is sent to the bucket."""
-    try:
-        yield
-    except google.auth.exceptions.TransportError as error:
-        failure = Failure.unanswered(error)
-        failure.copies = 0
-        raise failure from error
-    except (google.auth.exceptions.GoogleAuthError, HttpError, NonRetryableError, ValueError) as error:
-        failure = Failure(Kind.DENIED, f"no credentials: {error}")
-        failure.copies = 0
-        raise failure from error
-    except (aiohttp.ClientError, requests.RequestException, TimeoutError, OSError) as error:
-        failure = Failure.unanswered(error)
-        if connecting:
-            failure.copies = 0
-        raise failure from error
-
-
-async def _failed(answer: aiohttp.ClientResponse) -> Failure:
-    text = (await answer.read()).decode(errors="replace")
-    reason, message = "", text
-    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # not Google's JSON
-        error = json.loads(text)["error"]
-        message = error["message"]
-        reason = error["errors"][0]["reason"]
-    date = http_date(answer.headers.get("Date"))
-    failure = Failure.answered(
-        answer.status,
-        reason,
-        message,
-        retry_after=pause_asked(answer.headers.get("Retry-After"), date),
-        store_time=date,
-    )
-    if failure.kind is Kind.ABSENT and "bucket does not exist" in message:
-        failure.kind = Kind.NO_BUCKET
-    return failure
-
-
-async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
-    try:
-        facts = json.loads(await answer.read())
-    except ValueError as error:
-        raise Failure(Kind.UNKNOWN, "the answer is not JSON") from error
-    if not isinstance(facts, dict):
-        raise Failure(Kind.UNKNOWN, "the answer is not a JSON object")
-    return facts
-
-
-def _generation(answer: aiohttp.ClientResponse) -> Version:
-    generation = answer.headers.get("X-Goog-Generation")
-    if not generation:
-        raise Failure(Kind.UNSUPPORTED, "the service sent no generation")
-    return Version(generation)
-
-
-def _version(facts: Mapping[str, Any]) -> Version:
-    generation = facts.get("generation")
-    if not generation:
-        raise Failure(Kind.UNSUPPORTED, "the service sent no generation")
-    return Version(str(generation))
-
-
-def _crc32c(facts: Mapping[str, Any]) -> Digest | None:
-    text = facts.get("crc32c")
-    if not text:
-        return None
-    try:
-        return Digest("crc32c", base64.b64decode(text, validate=True).hex())
-    except ValueError:
-        return None

@@ -93,8 +93,8 @@ def open_objects(
 
 
 async def _examine(store: ObjectStore, bucket: Bucket, prefix: str, opening: Opening) -> list[str]:
-    await bucket.refuse_old_client()
     await check_access(store, bucket, prefix)
+    await bucket.refuse_old_client()
     if opening.anonymous or not opening.probe:
         return []
     if opening.foreign:

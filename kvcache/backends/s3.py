@@ -51,7 +51,7 @@ SILENCE_SECONDS: Final = 30.0
 _REGION: Final = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 _TAG: Final = re.compile(r'(W/)?"[!#-~]+"|[\w./+=:-]+', re.ASCII)
 """What may be sent in If-Match. An empty one is ignored by most services, `*` matches anything, a list many things."""
-_NO_CREDENTIALS: Final = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
+_NO_CREDENTIALS: Final = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError)
 
 
 def open(url: StoreURL) -> ObjectStore:
@@ -297,7 +297,7 @@ async def _translated() -> AsyncIterator[None]:
         failure = Failure(Kind.DENIED, f"no credentials: {error}")
         failure.copies = 0
         raise failure from error
-    except ParamValidationError as error:
+    except (ParamValidationError, ProfileNotFound) as error:
         raise Failure(Kind.REJECTED, " ".join(str(error).split())) from error
     except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Failure.unanswered(error) from error

@@ -22,7 +22,7 @@ from kvcache.backends.streams import (
 from kvcache.errors import TooLarge
 from kvcache.kvs import Progress, Source, Version
 
-IN_FLIGHT: Final = 20 << 20
+IN_FLIGHT: Final = 15 << 20
 """Bytes that are held in memory at once, unless one part alone is larger."""
 ABORT_SECONDS: Final = 10.0
 """How long an upload that failed tries to remove its parts."""

@@ -52,6 +52,7 @@ HOSTILE = (
     "a//b",
     "trailing/",
     "NUL\x00byte",
+    "back\\slash",
     "line\nend",
     "delete\x7f",
     "lone surrogate \udc80",

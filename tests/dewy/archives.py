@@ -6,10 +6,9 @@ import bz2
 import gzip
 import io
 import lzma
-import shutil
 import stat
-import subprocess
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -99,7 +98,8 @@ def hardlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
 def zip_of(*members: tuple[str, bytes, int], system: int = 3, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip of (name, content, st_mode), however strange, in this order."""
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", method) as out:
+    with zipfile.ZipFile(data, "w", method) as out, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # duplicate names are meant
         for name, content, mode in members:
             info = zipfile.ZipInfo("placeholder")
             info.filename = info.orig_filename = name
@@ -134,19 +134,3 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
         else:
             found[name] = ("file", mode | stat.S_IRUSR | stat.S_IWUSR, path.read_bytes())
     return found
-
-
-class SmallDisk:
-    """A tmpfs of a few MiB, to be filled. Needs root, as CI has it."""
-
-    def __init__(self, path: Path, size: str) -> None:
-        self.path = path
-        path.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "dewy-test", str(path)], check=True)
-
-    def __enter__(self) -> Path:
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
-        shutil.rmtree(self.path, ignore_errors=True)

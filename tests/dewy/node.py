@@ -70,7 +70,7 @@ class Node:
         options = ["--registry", registry, "-i", "200ms", "-l", "debug", "-f", "json"]
         options += args or (["-p", f"127.0.0.1:{self.port}", "--", "./current/web.py"] if mode == "server" else [])
         self._command = [sys.executable, "-m", "dewy", mode, *options]
-        self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        self.env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -78,7 +78,7 @@ class Node:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *self._command],
                 cwd=self.root,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import py7zr
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dewy.archive import extract
+from dewy.archive import Limits, extract
 from dewy.errors import ArchiveError, BadArchive, UnsafeArchive
 from tests.dewy.archives import (
     COMPRESS,
@@ -35,13 +36,13 @@ from tests.dewy.archives import (
 GOOD = member("good", b"x")
 
 
-def refused(data: bytes, name: str, place: Path) -> ArchiveError:
+def refused(data: bytes, name: str, place: Path, limits: Limits | None = None) -> ArchiveError:
     """The error that unpacking raises, once it is certain that nothing but the archive is there afterwards."""
     (place / "inner").mkdir(exist_ok=True)
     (place / "inner" / name).write_bytes(data)
     before = look(place)
     with pytest.raises(ArchiveError) as caught:
-        extract(place / "inner" / name, place / "inner" / "out")
+        extract(place / "inner" / name, place / "inner" / "out", limits=limits)
     assert look(place) == before
     assert "\n" not in str(caught.value)
     return caught.value
@@ -142,7 +143,7 @@ TARS = {
     ),
     "malformed pax header": ([member("x", b"99 path=b\n", type=tarfile.XHDTYPE), GOOD], "a malformed pax header"),
     "header without its entry": ([member("x", b"9 path=b\n", type=tarfile.XHDTYPE)], "a header without its entry"),
-    "control characters": ([member("a\n../b", b"")], "path traversal: 'a\\n../b'"),
+    "control characters": ([member("../a\nb", b"")], "path traversal: '../a\\nb'"),
 }
 
 
@@ -192,31 +193,38 @@ def test_hostile_zip(case: str, tmp_path: Path) -> None:
     assert message in str(refused(zip_of(("good", b"x", 0), *members), "a.zip", tmp_path))
 
 
-def test_zip_whose_headers_disagree(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [
+        (30, b"bbbb"),
+        (8, struct.pack("<H", 8)),
+        (14, b"\1\2\3\4"),
+        (18, struct.pack("<L", 9)),
+        (22, struct.pack("<L", 9)),
+    ],
+    ids=["name", "method", "CRC", "packed size", "size"],
+)
+def test_zip_whose_headers_disagree(offset: int, value: bytes, tmp_path: Path) -> None:
     data = zip_of(("aaaa", b"x" * 100, 0), method=zipfile.ZIP_STORED)
-    central = data.index(b"PK\1\2")
-    for offset, value in {30: b"bbbb", 8: struct.pack("<H", 8), 14: b"\1\2\3\4", 22: struct.pack("<L", 99)}.items():
-        broken = data[:offset] + value + data[offset + len(value) :]
-        assert "contradicts the directory: aaaa" in str(refused(broken, "a.zip", tmp_path))
-    moved = data.replace(struct.pack("<LL", 0, 0) + b"aaaa", b"")  # not in this layout: the sanity of the test itself
-    assert moved == data
-    assert central > 0
+    broken = data[:offset] + value + data[offset + len(value) :]
+    assert "contradicts the directory: aaaa" in str(refused(broken, "a.zip", tmp_path))
 
 
-def test_zip_whose_entries_overlap(tmp_path: Path) -> None:
-    """The trick of a bomb of petabytes: many entries of the directory share one member's data."""
+def test_zip_whose_entries_share_their_data(tmp_path: Path) -> None:
+    """How a small zip claims petabytes: many entries of the directory point to one member."""
+    data = bytearray(zip_of(("a", b"x" * 100, 0), ("a", b"y" * 100, 0), method=zipfile.ZIP_STORED))
+    second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+    data[second + 42 : second + 46] = struct.pack("<L", 0)
+    assert "overlaps another entry: a" in str(refused(bytes(data), "a.zip", tmp_path))
+
+
+def test_zip_whose_entry_quotes_the_next(tmp_path: Path) -> None:
+    """The finer way: the data of one member hold the header of the next, so that every name is a different one."""
     data = bytearray(zip_of(("a", b"x" * 100, 0), ("b", b"y" * 100, 0), method=zipfile.ZIP_STORED))
-    first = data.index(b"PK\1\2")
-    second = data.index(b"PK\1\2", first + 1)
-    inside = data.index(b"PK\3\4", 1)
-    data[first + 20 : first + 28] = struct.pack("<LL", 131, 131)  # sizes of the first: over the second's header
-    data[18:26] = struct.pack("<LL", 131, 131)
-    assert struct.unpack_from("<L", data, second + 42)[0] == inside
-    assert isinstance(refused(bytes(data), "a.zip", tmp_path), ArchiveError)
-    shared = bytearray(zip_of(("a", b"x" * 100, 0), ("a", b"y" * 100, 0), method=zipfile.ZIP_STORED))
-    second = shared.index(b"PK\1\2", shared.index(b"PK\1\2") + 1)
-    shared[second + 42 : second + 46] = struct.pack("<L", 0)
-    assert "overlaps another entry: a" in str(refused(bytes(shared), "a.zip", tmp_path))
+    first, size = data.index(b"PK\1\2"), struct.pack("<L", 131)
+    crc = struct.pack("<L", zlib.crc32(data[31 : 31 + 131]))
+    data[14:26] = data[first + 16 : first + 28] = crc + size + size
+    assert "overlaps another entry: b" in str(refused(bytes(data), "a.zip", tmp_path))
 
 
 def test_zip_that_holds_more_than_it_claims(tmp_path: Path) -> None:
@@ -262,17 +270,13 @@ SEVENZIPS = {
         "would be written through a symbolic link: l/x",
     ),
     "directory with content": ([("d", b"y", stat.S_IFDIR | 0o755)], "a directory with content: d"),
-    "a name no system can write": ([("\ud800", b"y", 0)], "no 7z that can be read"),
 }
 
 
 @pytest.mark.parametrize("case", SEVENZIPS)
 def test_hostile_7z(case: str, tmp_path: Path) -> None:
     members, message = SEVENZIPS[case]
-    try:
-        data = sevenzip_of(tmp_path / "made.7z", [("good", b"x", 0), *members]).read_bytes()
-    except UnicodeEncodeError:  # it cannot be written either
-        return
+    data = sevenzip_of(tmp_path / "made.7z", [("good", b"x", 0), *members]).read_bytes()
     (tmp_path / "made.7z").unlink()
     assert message in str(refused(data, "a.7z", tmp_path))
 
@@ -294,13 +298,8 @@ def test_truncated_anywhere(suffix: str, tmp_path: Path) -> None:
         (tmp_path / "tree" / f"f{number}").write_bytes(os.urandom(700) + bytes(700))
     data = pack(tmp_path / "tree", tmp_path / f"a{suffix}").read_bytes()
     for cut in [0, 1, 5, *range(20, len(data) - 1, len(data) // 25), len(data) - 1]:
-        if (
-            suffix == ".tar"
-            and data[cut:].strip(b"\0") == b""
-            and cut % 512 == 0
-            and cut > len(data.rstrip(b"\0")) + 1024
-        ):
-            continue  # less padding behind the end mark is still a whole tar
+        if suffix == ".tar" and len(data[:cut].rstrip(b"\0")) + 1024 <= cut:
+            break  # with one block of zeros it is a whole tar
         assert isinstance(refused(data[:cut], f"a{suffix}", tmp_path), BadArchive), cut
 
 
@@ -352,7 +351,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(suffix: str, data: st.DataObject)
         try:
             extract(place / f"a{suffix}", place / "out", durable=False)
         except ArchiveError:
-            assert os.listdir(place) == [f"a{suffix}"]
+            assert list(look(place)) == [f"a{suffix}"]
         else:
             contents = [what[2] for what in look(place / "out").values() if what[0] == "file"]
             assert sorted(contents) == sorted([CONTENT, CONTENT[::-1]])
@@ -389,7 +388,7 @@ links = st.lists(st.sampled_from(["..", "a", "b", "c"]), min_size=1, max_size=4)
 tame_entries = st.lists(st.tuples(tame, kinds, links), min_size=1, max_size=8, unique_by=lambda entry: entry[0])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(entries | tame_entries, st.sampled_from([".tar", ".zip"]))
 def test_whatever_it_holds_it_stays_inside(members: list[tuple[str, bytes, str]], suffix: str) -> None:
     """The judge is the kernel: what was placed, and where every link leads, as `realpath` sees it."""
@@ -409,7 +408,7 @@ def test_whatever_it_holds_it_stays_inside(members: list[tuple[str, bytes, str]]
         assert out.exists() == accepted
         for path in out.rglob("*"):
             assert Path(os.path.realpath(path)).is_relative_to(out), path
-            assert not path.is_symlink() or not os.path.isabs(path.readlink())
+            assert not path.is_symlink() or not path.readlink().is_absolute()
 
 
 def _strange(members: list[tuple[str, bytes, str]], suffix: str) -> bytes:
@@ -423,11 +422,12 @@ def _strange(members: list[tuple[str, bytes, str]], suffix: str) -> bytes:
 
 
 def test_7z_whose_directory_is_a_bomb(tmp_path: Path) -> None:
-    """A directory that unpacks to 200 MB is refused by what it claims, before it is unpacked."""
+    """It is refused for what it claims, before it is unpacked."""
     packed = io.BytesIO()
     with py7zr.SevenZipFile(packed, "w") as out:
-        out.writestr(b"x", "n" * 200_000)
-        out.header.files_info.files[-1]["filename"] = "n" * 40_000_000
-    error = refused(packed.getvalue(), "a.7z", tmp_path)
+        out.writestr(b"x", "name")
+        out.header.files_info.files[-1]["filename"] = "n" * 400_000
+    assert len(packed.getvalue()) < 2000
+    error = refused(packed.getvalue(), "a.7z", tmp_path, Limits(entries=1000))
     assert isinstance(error, UnsafeArchive)
-    assert "a directory of" in str(error)
+    assert "a directory of 800" in str(error)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.dewy.node import Directory, Node, archive, broken, web
-from tests.dewy.supervised import alive, wait_for
+from tests.dewy.supervised import alive, free_port, wait_for
+from tests.fakes.github import FakeGitHub
 from tests.load.load import Load
 
 
@@ -65,14 +66,15 @@ def test_a_bad_release_leaves_the_old_one_and_is_tried_again(tmp_path: Path, reg
     registry.publish("v1.0.0", site("v1.0.0"))
     with Node(tmp_path / "node", "assets", registry.url) as node:
         node.wait_deployed("v1.0.0")
-        registry.publish("v1.1.0", b"this is no archive")
+        good = site("v1.1.0")
+        registry.publish("v1.1.0", bytes(len(good)))
         node.wait_logged("Error count", count=2)
         assert node.deployed() == "v1.0.0" and len(node.releases()) == 1
         failures = node.logged("Dewy run failure")
         assert "\n" not in failures[0]["error"] and "app_linux_amd64.tar.gz" in failures[0]["error"]
         assert node.logged("Deploy skipped", reason="failed before, waiting to try again")  # and not at every tick
         assert (node.root / ".dewy/cache/current").read_text() == "v1.0.0--app_linux_amd64.tar.gz"
-        registry.publish("v1.1.0", site("v1.1.0"))  # mended, under the same tag: C16
+        registry.publish("v1.1.0", good)  # mended, under the same tag: C16
         node.wait_deployed("v1.1.0")
         node.wait_logged("Error count reset", to=0)
 
@@ -165,6 +167,70 @@ def test_options_without_effect_are_named(tmp_path: Path, registry: Directory) -
         node.wait_logged("Option ignored", option="--telemetry")
 
 
+@pytest.mark.parametrize("scheme", ["s3", "redis"])
+def test_a_cache_that_is_down_at_the_start_does_not_matter(tmp_path: Path, registry: Directory, scheme: str) -> None:
+    registry.publish("v1.0.0", site("v1.0.0"))
+    nobody = f"127.0.0.1:{free_port()}"
+    urls = {
+        "s3": f"s3://us-east-1/bucket/app?registry-ttl=30s&timeout=1s&endpoint=http://{nobody}",
+        "redis": f"redis://{nobody}/0?registry-ttl=30s",
+    }
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    with Node(tmp_path / "node", "assets", registry.url, "-c", urls[scheme], "-f", "json", env=keys) as node:
+        node.wait_deployed("v1.0.0")
+        assert [record for record in node.records() if record["level"] == "WARN"]
+
+
+# -- a fleet -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_fleet_shares_answers_and_artifacts(tmp_path: Path) -> None:
+    """One call per ttl, one download per release; and the token is nowhere in the logs."""
+    token = "ghp_averysecrettoken"
+    with FakeGitHub() as github:
+        github.publish("v1.0.0", {"app_linux_amd64.tar.gz": site("v1.0.0")})
+        cache = f"file://{tmp_path}/cache?locking=flock&registry-ttl=2s"
+        args = ["--cache", cache, "-l", "debug", "-f", "json"]
+        env = {**github.env, "GH_TOKEN": token}
+        nodes = [Node(tmp_path / f"node-{n}", "assets", github.registry, *args, env=env).start() for n in range(3)]
+        began = time.monotonic()
+        for node in nodes:
+            node.wait_logged("Registry result cache enabled", ttl=2_000_000_000)
+            node.wait_deployed("v1.0.0")
+        github.publish("v1.1.0", {"app_linux_amd64.tar.gz": site("v1.1.0")})
+        for node in nodes:
+            node.wait_deployed("v1.1.0")
+            node.wait_ticks(5)
+        windows = (time.monotonic() - began) / 2.0
+        for node in nodes:
+            assert node.stop() == 0
+            assert len(node.logged("Extract archive")) == 2
+            assert token not in node.log.read_text()
+        assert len(github.downloads()) == 2
+        assert len(github.polls()) <= windows + 1
+        told = sum(len(node.logged("Registry result refreshed from upstream")) for node in nodes)
+        assert told == len(github.polls())
+
+
+def test_an_outage_of_the_upstream_costs_one_call_per_back_off_and_a_new_node_still_deploys(tmp_path: Path) -> None:
+    with FakeGitHub() as github:
+        github.publish("v1.0.0", {"app_linux_amd64.tar.gz": site("v1.0.0")})
+        cache = f"file://{tmp_path}/cache?locking=flock&registry-ttl=1s"
+        args = ["--cache", cache, "-l", "debug", "-f", "json"]
+        with Node(tmp_path / "old", "assets", github.registry, *args, env=github.env) as old:
+            old.wait_deployed("v1.0.0")
+            github.mode("outage")
+            old.wait_logged("upstream registry failed; serving stale cache")
+            with Node(tmp_path / "new", "assets", github.registry, *args, env=github.env) as new:
+                new.wait_deployed("v1.0.0")
+                assert new.logged("Cached artifact")[0]["source"] != "registry"
+                calls = len(github.polls())
+                new.wait_ticks(5)
+                assert len(github.polls()) <= calls + 2
+            github.mode("healthy")
+            old.wait_logged("upstream registry answers again")
+
+
 # -- server ------------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +241,7 @@ def test_ten_releases_without_a_failed_request(tmp_path: Path, registry: Directo
         with Load("127.0.0.1", node.port, clients=4) as load:
             for number in range(1, 11):
                 registry.publish(f"v1.{number}.0", web(f"v1.{number}.0"))
+                wait_for(lambda tag=f"v1.{number}.0": tag in load.so_far().versions, "an answer of the new release")
                 node.wait_logged("Restart notification", count=number)
         report = load.stop()
         assert report.failed == 0, report
@@ -216,6 +283,22 @@ def test_a_node_whose_registry_is_down_runs_what_it_has(tmp_path: Path, registry
         node.wait_served("v1.1.0")
         node.wait_logged("Error count reset")
     assert len(node.logged("Extract archive")) == 2
+
+
+def test_a_registry_that_hangs_holds_up_no_start(tmp_path: Path) -> None:
+    """B2, B3."""
+    with FakeGitHub() as github:
+        github.publish("v1.0.0", {"app_linux_amd64.tar.gz": web("v1.0.0")})
+        node = Node(tmp_path / "node", "server", github.registry, env=github.env)
+        with node:
+            node.wait_logged("Start notification")
+        github.mode("hang")
+        with node:
+            node.wait_served("v1.0.0")
+            assert node.logged("Current failure") == []
+            began = time.monotonic()
+            assert node.stop() == 0
+            assert time.monotonic() - began < 20
 
 
 def test_a_stop_in_the_middle_of_the_first_start_loses_nothing(tmp_path: Path, registry: Directory) -> None:
@@ -278,14 +361,16 @@ def test_a_signal_stops_and_waits(tmp_path: Path, registry: Directory, number: s
 
 
 def test_killed_and_started_again(tmp_path: Path, registry: Directory) -> None:
-    """kill -9: no orphan, and the next start runs what is deployed, without deploying it again."""
+    """kill -9: no orphan, not even a stubborn one, and the next start runs what is deployed, without a new deploy."""
     registry.publish("v1.0.0", web("v1.0.0"))
-    node = Node(tmp_path / "node", "server", registry.url).start()
+    node = Node(tmp_path / "node", "server", registry.url, env={"WEB_IGNORE_TERM": "1"}).start()
     pid = node.wait_served("v1.0.0")["pid"]
+    node.wait_logged("Start notification")
     node.kill()
-    wait_for(lambda: not alive(pid), "the end of the application")
-    with node:
+    del node.env["WEB_IGNORE_TERM"]
+    with node:  # at once: the port is free only when the guard has ended the old application
         assert node.wait_served("v1.0.0")["pid"] != pid
+        assert not alive(pid)
     assert len(node.logged("Extract archive")) == 1
 
 

@@ -87,9 +87,9 @@ def parent(*command: str, **options) -> Iterator[Parent]:
         yield parent
     finally:
         parent.process.kill()
-        parent.process.communicate()
         for process in parent.others():  # only where the test has failed
             process.kill()
+        parent.process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("env", [{"WEB_CHILD": "1"}, {"WEB_CHILD": "stubborn"}, {"WEB_IGNORE_TERM": "1"}], ids=str)
@@ -171,7 +171,7 @@ def test_a_finished_worker_is_forgotten_by_the_guard(tmp_path):
         old = app.pid()
         app.supervisor.restart()
         app.wait_drained()
-        wait_for(lambda: b"-%d\n" % old in sent, "the old worker was taken off the list")
+        assert wait_for(lambda: sent, "the old worker was taken off the list") == [b"-%d\n" % old]
         assert alive(app.pid())
 
 

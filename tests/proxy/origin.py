@@ -16,6 +16,7 @@ class Origin:
     /length/        with a Content-Length
     /chunked/       in chunks
     /until-close/   to the end of the connection
+    /hints/         with a Content-Length, after an interim answer
     /sink/          counts the bytes of a PUT, keeps none
     /refuse/        answers a PUT with 413 without reading the body, and hangs up
     """
@@ -88,6 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.origin.applied.append((self.command, self.path, 0))
         value = self.origin.values.get(self.path)
+        if self.path.startswith("/hints/"):
+            self.send_response_only(103)
+            self.end_headers()
         if value is None:
             self._reply(404, b"nothing here")
         elif self.path.startswith("/chunked/"):

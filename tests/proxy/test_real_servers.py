@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -194,6 +195,19 @@ def test_redis_that_says_nothing_runs_into_the_time_out(redis, tcp, action, land
         impatient.set("proxied", "value")
     proxy.wait_idle()
     assert behind.get("proxied") == landed
+
+
+def test_redis_hears_nothing_on_a_connection_that_fell_silent(tcp):
+    _, proxy, behind = tcp
+    proxy.plan = [Fault(DropReply(silent=True), path="PING", times=1)]
+    with socket.create_connection((proxy.host, proxy.port), timeout=10) as raw:
+        raw.sendall(b"PING\r\n")
+        raw.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            raw.recv(1)
+        raw.sendall(b"SET proxied value\r\n")
+    proxy.wait_idle()
+    assert behind.get("proxied") is None
 
 
 def test_redis_gets_a_delayed_request_after_the_client_gave_up(tcp):
