@@ -44,7 +44,7 @@ demo: .venv/base
 soak: setup
 	.venv/bin/python -m pytest -m soak --timeout 0 -s
 
-bench: setup
+bench: setup  # writes docs/benchmarks.md
 	.venv/bin/python -m bench
 
 clean:

@@ -208,8 +208,7 @@ def check_key(key: str) -> str:
     """`key` itself if it can name a value in any store; else InvalidKey.
 
     Refused: empty, absolute, a NUL or other control character, a backslash, empty or `.` or `..` segments, a trailing
-    slash,
-    and more than MAX_KEY_BYTES bytes in UTF-8. One rule for all stores, so that data can move between them.
+    slash, and more than MAX_KEY_BYTES bytes in UTF-8. One rule for all stores, so that data can move between them.
     """
     if not key:
         raise InvalidKey("key is empty")

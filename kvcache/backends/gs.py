@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -39,6 +40,7 @@ MIN_WRITE_INTERVAL: Final = 1.0
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
 """How long an answer may pause."""
+_GENERATION: Final = re.compile("[1-9][0-9]{0,17}")
 NEVER: Final = "1"
 """A generation that no object ever has: generations are microseconds since 1970."""
 
@@ -248,5 +250,5 @@ def _match(condition: Condition) -> dict[str, str]:
         return {}
     if condition is ABSENT:
         return {"ifGenerationMatch": "0"}
-    token = condition.token
-    return {"ifGenerationMatch": token if token.isascii() and token.isdigit() and len(token) < 19 else NEVER}
+    token = condition.token  # 0 would mean that there must be none
+    return {"ifGenerationMatch": token if _GENERATION.fullmatch(token) else NEVER}

@@ -29,7 +29,7 @@ class Broken(AssertionError):
     """A promise that the store does not keep. The message is the evidence: what was done, what came, what was due."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `collect` reads the default of `at_most` from the class
 class Check:
     """One promise and how to put it to the test."""
 
@@ -40,6 +40,8 @@ class Check:
     """The capabilities without which the promise is not made."""
     run: Callable[[Store], None]
     """Raises Broken. Works under keys of its own and removes them."""
+    at_most: int = 150
+    """Requests that it may cost; see `kvcache.conformance.meter` for what counts as one."""
 
     def verify(self, store: Store) -> Verdict:
         """KEPT; or, where the store does not claim a capability, NOT_OFFERED after it was seen to refuse.
@@ -76,7 +78,7 @@ def refusal(need: Need) -> Callable[[Callable[[Store], None]], Callable[[Store],
 def collect(*modules: object) -> tuple[Check, ...]:
     """The checks of modules: their functions `check_*`, in the order in which they are written.
 
-    The first paragraph of the docstring is the promise; `needs` is set by `only_with`.
+    The first paragraph of the docstring is the promise; `needs` is set by `only_with`, `at_most` by `costs`.
     """
     return tuple(
         Check(
@@ -84,6 +86,7 @@ def collect(*modules: object) -> tuple[Check, ...]:
             promise=" ".join((function.__doc__ or "").split("\n\n")[0].split()),
             needs=getattr(function, "needs", ()),
             run=function,
+            at_most=getattr(function, "at_most", Check.at_most),
         )
         for module in modules
         for name, function in vars(module).items()
@@ -96,6 +99,16 @@ def only_with(*needs: Need) -> Callable[[Callable[[Store], None]], Callable[[Sto
 
     def mark(run: Callable[[Store], None]) -> Callable[[Store], None]:
         run.needs = needs  # type: ignore[attr-defined]  # read by `collect`
+        return run
+
+    return mark
+
+
+def costs(at_most: int) -> Callable[[Callable[[Store], None]], Callable[[Store], None]]:
+    """Marks a check that may cost more requests than most do."""
+
+    def mark(run: Callable[[Store], None]) -> Callable[[Store], None]:
+        run.at_most = at_most  # type: ignore[attr-defined]  # read by `collect`
         return run
 
     return mark
@@ -133,11 +146,13 @@ def expect_absent(store: Store, key: str, after: str) -> None:
 
 
 def expect_error(kind: type[E], doing: str, call: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> E:
-    """The error of the call; Broken unless it is of `kind`."""
+    """The error of the call; Broken unless it is of `kind`, or says that the store does not answer."""
     try:
         result = call(*arguments, **named)
     except kind as error:
         return error
+    except StoreUnavailable:
+        raise
     except Exception as error:  # whatever else it is, it is the evidence
         raise Broken(f"{doing} raised {type(error).__name__}: {error}; due was {kind.__name__}") from error
     raise Broken(f"{doing} gave {brief(result)}; due was {kind.__name__}")

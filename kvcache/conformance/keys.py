@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from kvcache.conformance.check import Broken, expect, expect_absent, expect_error, expect_value, scratch
-from kvcache.errors import InvalidKey
+from kvcache.errors import InvalidKey, StoreUnavailable
 from kvcache.kvs import ABSENT, MAX_KEY_BYTES, Store
 
 UNUSUAL = (
@@ -145,6 +145,8 @@ def check_key_that_begins_another(store: Store) -> None:
             except InvalidKey:
                 expect_absent(store, key(second), "its write was refused")
                 store.delete(key(second))
+            except StoreUnavailable:
+                raise
             except Exception as error:  # whatever else it is, it is the evidence
                 raise Broken(f"writing {second!r} beside {first!r} raised {type(error).__name__}: {error}") from error
             else:

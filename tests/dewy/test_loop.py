@@ -369,8 +369,8 @@ def test_killed_and_started_again(tmp_path: Path, registry: Directory) -> None:
     node.kill()
     del node.env["WEB_IGNORE_TERM"]
     with node:  # at once: the port is free only when the guard has ended the old application
-        assert node.wait_served("v1.0.0")["pid"] != pid
-        assert not alive(pid)
+        node.wait_logged("Start notification", count=2)
+        assert not alive(pid) and node.wait_served("v1.0.0")["pid"] != pid
     assert len(node.logged("Extract archive")) == 1
 
 

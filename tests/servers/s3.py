@@ -122,6 +122,7 @@ class Seaweed(S3Server):
     def command(self) -> list[str]:
         return [
             script("weed"),
+            "-logtostderr=true",  # only there: by default also into files in the system's temporary directory
             "server",
             f"-ip={self.host}",
             f"-ip.bind={self.host}",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -85,6 +87,7 @@ def test_a_start_that_fails_shows_the_log():
 
 
 def test_a_server_that_is_not_installed_is_a_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("tests.servers.binaries.CACHE", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     for find in (
@@ -119,10 +122,12 @@ def test_a_server_dies_with_the_tests_that_are_killed():
     )
     tests = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with tests:
-        pid = int(tests.stdout.readline().split()[0])
+        pid, folder = tests.stdout.readline().decode().split()
+        pid = int(pid)
         assert psutil.pid_exists(pid)
         os.kill(tests.pid, signal.SIGKILL)
     assert gone(pid)
+    shutil.rmtree(folder)  # nobody is left to do it
 
 
 def test_ports_are_kept_from_every_other_test_process():

@@ -5,6 +5,7 @@ A new version of a server that behaves otherwise fails here first, with its name
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -223,7 +224,10 @@ def test_consul_conditions_are_in_the_body_of_a_200(consul):
 def test_consul_takes_half_a_mebibyte_and_not_a_byte_more(consul):
     url = f"{consul.url}/v1/kv/servers/large"
     assert http("PUT", url, bytes(512 * 1024))[0] == 200
-    assert http("PUT", url, bytes(512 * 1024 + 1))[0] == 413
+    # It hangs up without reading the rest, which may reset the connection before the answer is read.
+    with contextlib.suppress(OSError):
+        assert http("PUT", url, b"1" * (512 * 1024 + 1))[0] == 413
+    assert http("GET", f"{url}?raw")[2] == bytes(512 * 1024)
 
 
 def test_consul_wakes_a_blocking_query_on_a_write(consul):

@@ -97,7 +97,7 @@ def test_what_others_put_there_can_be_read_or_healed(server: servers.Redis, stor
 
 
 def test_keys_with_the_signs_of_a_pattern_are_listed_as_they_are(store: Store) -> None:
-    names = ["a*b", "a?b", "a[b]c", "a\\b", "a^b", "axb", "a-b"]
+    names = ["a*b", "a?b", "a[b]c", "a^b", "axb", "a-b"]
     for name in names:
         store.write(name, b"")
     for name in names:
