@@ -1,6 +1,6 @@
 """Large objects up and down, each client in a fresh process: MiB/s, and peak memory above what the process had idle.
 
-`python -m bench.transfer CLIENT STORE_URL ENDPOINT BUCKET SIZE DIRECTORY` prints one JSON line; `bench.__main__` runs it.
+`python -m bench.transfer CLIENT STORE_URL ENDPOINT BUCKET SIZE DIRECTORY` prints one JSON line.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from dewy.release import KEEP, Info, Release, Releases
 from dewy.schedule import until_next
 from dewy.sharing import Sharing
 from dewy.supervisor import Supervisor
-from kvcache import KVCacheError, UpstreamError
+from kvcache import KVCacheError
 
 LAST_WORDS: Final = 5.0
 """Seconds that a tick under way is given once everything else has stopped; what it leaves half done is swept later."""
@@ -273,7 +273,7 @@ class Loop:
         self._hook("After deploy hook failure", self._config.after_deploy_hook)
         try:
             self._parts.registry.report(announced, self._config.mode)
-        except (DewyError, UpstreamError) as error:
+        except (DewyError, KVCacheError) as error:
             self._log.error("Report shipping failure", error=error)
         try:
             self._log.info("Keep releases", count=KEEP)
@@ -305,16 +305,19 @@ class Loop:
     # -- the local copy of what is deployed stays ----------------------------------------------------------------------
 
     def _pin_deployed(self) -> None:
-        with contextlib.suppress(DewyError, KVCacheError, OSError):  # it is a convenience; the tick will tell
+        with contextlib.suppress(DewyError):  # the tick will tell
             deployed = self._deployed()
             if deployed is not None and deployed.key:
                 self._pin_staged(self._parts.place.artifact_prefix + deployed.key)
 
     def _pin_staged(self, name: str) -> None:
-        """Keeps the local copy of what is deployed from being thrown out, by whatever process."""
-        before = self._pin
-        self._pin = contextlib.ExitStack()
-        self._pin.enter_context(self._parts.sharing.staging.use(name))
+        """Keeps the local copy of what is deployed from being thrown out, by whatever process.
+
+        It saves a download one day; no deploy fails for want of it.
+        """
+        before, self._pin = self._pin, contextlib.ExitStack()
+        with contextlib.suppress(KVCacheError, OSError):
+            self._pin.enter_context(self._parts.sharing.staging.use(name))
         before.close()
 
 

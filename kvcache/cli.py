@@ -123,6 +123,34 @@ def inspect(store: Store, key: str | None, as_json: bool) -> None:
         click.echo("\n\n".join(inspection.as_text(report) for report in reports) or "no records")
 
 
+@kvcache.command()
+@_url
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a web page.")
+@click.option("--seed", type=click.IntRange(0), help="Of what the clients of a race do. [default: by chance]")
+@click.option("--time-limit", type=click.FloatRange(1), default=300, show_default=True, help="Seconds for all checks.")
+def conformance(url: str, json_file: Path | None, html_file: Path | None, seed: int | None, time_limit: float) -> None:
+    """Is this store fit? Every promise, one line each. Works under keys of its own and removes them.
+
+    Exit code 0: every promise that the store makes is kept; 1: one is broken, or was not decided.
+    """
+    from kvcache.conformance.command import Examination
+    from kvcache.conformance.report import as_line, as_summary
+
+    with Examination(url, seed) as examination:
+        click.echo(examination.announcement(time_limit))
+        report = examination.run(lambda finding: click.echo(as_line(finding)), time_limit)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+    if html_file is not None:
+        from kvcache.conformance.page import as_page
+
+        html_file.write_text(as_page(report))
+    click.echo(as_summary(report))
+    if not report.is_fit:
+        sys.exit(FAILED)
+
+
 def main() -> None:
     """The command `kvcache`."""
     try:

@@ -69,5 +69,11 @@ def open_registry(
             from dewy.registry.file import open_file
 
             return open_file(parsed, machine, now=now, hostname=host, max_artifact=max_artifact)
+        case "s3" | "gs":
+            from dewy.registry.bucket import open_bucket  # with a cloud client behind it
+
+            return open_bucket(parsed, machine, now=now, hostname=host, max_artifact=max_artifact)
         case _:
-            raise ConfigError(f"--registry: {parsed.describe}: unsupported registry: expected ghr:// or file://")
+            raise ConfigError(
+                f"--registry: {parsed.describe}: unsupported registry: expected ghr://, s3://, gs:// or file://"
+            )

@@ -49,7 +49,7 @@ class Tree(Protocol):
 class LayoutRegistry:
     """Releases in a tree of files; see `dewy.registry.base.Registry`.
 
-    `prefix` is what comes before a key in an artifact's URL. `reports`: whether `report` leaves a note beside the
+    `prefix` and `suffix` stand around a key in an artifact's URL. `reports`: whether `report` leaves a note beside the
     artifact; not every tree may be written to.
     """
 
@@ -60,6 +60,7 @@ class LayoutRegistry:
         platform: Platform,
         *,
         prefix: str,
+        suffix: str = "",
         reports: bool,
         now: Now,
         hostname: str,
@@ -70,6 +71,7 @@ class LayoutRegistry:
         self._tree = tree
         self._platform = platform
         self._prefix = prefix
+        self._suffix = suffix
         self._reports = reports
         self._now = now
         self._hostname = hostname
@@ -103,7 +105,7 @@ class LayoutRegistry:
         return Announced(
             id=base.answer_id(self._now()),
             tag=tag,
-            artifact_url=f"{self._prefix}{tag}/{chosen}",
+            artifact_url=f"{self._prefix}{tag}/{chosen}{self._suffix}",
             created_at=_moment(stat.modified),
             slot=slot(tag, self._calver),
             size=stat.size,
@@ -132,7 +134,7 @@ class LayoutRegistry:
         """The tree's own time-outs hold; `deadline` does not."""
         key = f"{announced.tag}/{announced.name}"
         # The announcement may come out of a shared store: what it names has to be an artifact of this registry.
-        if announced.artifact_url != self._prefix + key or not _is_artifact(key):
+        if announced.artifact_url != f"{self._prefix}{key}{self._suffix}" or not _is_artifact(key):
             raise UpstreamError(f"{announced.artifact_url}: not an artifact of {self.describe}")
         part = part_of(Path(path))
         try:

@@ -204,7 +204,7 @@ class ObjectStore(Store):
             if all_refused and outcome.kind not in (Kind.REFUSED, Kind.BUSY, Kind.UNKNOWN):
                 if outcome.kind is not Kind.THROTTLED or condition is not ANYWAY:
                     raise self.failed(outcome, key, "write", self._bucket.rights.write) from outcome
-            elif outcome.copies != 0 and not (outcome.copies == 1 and outcome.kind is Kind.REFUSED):
+            elif outcome.copies != 0:
                 found = await self._read_back(key, deadline)
                 verdict = judge(write_id, condition, found, all_refused=all_refused)
                 if verdict is Verdict.LANDED:

@@ -11,10 +11,11 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, NoReturn
 
 from kvcache.backends.local import Rising, chunks, opened, remaining
+from kvcache.backends.parted_async import PartedAccess
 from kvcache.backends.parts import (
     ORPHAN_AGE,
     RESERVED,
@@ -44,7 +45,19 @@ from kvcache.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Condition, Progress, Source, Stat, Store, Stored, Version
+from kvcache.kvs import (
+    ABSENT,
+    ANYWAY,
+    AsyncAccess,
+    Capabilities,
+    Condition,
+    Progress,
+    Source,
+    Stat,
+    Store,
+    Stored,
+    Version,
+)
 from kvcache.newfile import replacing
 
 log = logging.getLogger(__name__)
@@ -64,12 +77,22 @@ class _Found(enum.Enum):
 
 
 class PartedStore(Store):
-    """Any `Shelf` as a store. `capabilities.max_value_bytes` bounds a value, not a part."""
+    """Any `Shelf` as a store. `capabilities.max_value_bytes` bounds a value, not a part.
 
-    def __init__(self, shelf: Shelf, capabilities: Capabilities, clock: Clock = SYSTEM) -> None:
+    `asynchronous`: makes the store's way for asyncio, where the shelf has a better one than `PartedAccess`.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        capabilities: Capabilities,
+        clock: Clock = SYSTEM,
+        asynchronous: Callable[[Store], AsyncAccess] | None = None,
+    ) -> None:
         self._shelf = shelf
         self._clock = clock
         self._capabilities = capabilities
+        self._asynchronous = asynchronous
         self.url = shelf.url
         self._sweeping = threading.Lock()  # protects _swept, so that one thread finds a sweep due
         self._swept: float | None = None
@@ -309,6 +332,9 @@ class PartedStore(Store):
 
     def wait_for_change(self, key: str, version: Version | None, timeout: float) -> bool:
         return self._shelf.wait(check(key), split(version)[0] if version else None, timeout)
+
+    def native_async(self) -> AsyncAccess:
+        return self._asynchronous(self) if self._asynchronous else PartedAccess(self, self._shelf)
 
     def close(self) -> None:
         self._shelf.close()

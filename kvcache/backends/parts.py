@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Final, NamedTuple, Self
 
-from kvcache.errors import InvalidKey
+from kvcache.errors import InvalidKey, NotFound
 from kvcache.kvs import Condition, Version, check_key
 
 RESERVED: Final = ".parts"
@@ -74,6 +74,13 @@ class Shelf(ABC):
     @abstractmethod
     def head(self, name: str) -> Entry:
         """As `fetch`, but without a value's bytes, where the store can leave them out. NotFound."""
+
+    def version_of(self, name: str) -> str | None:
+        """The version of what stands there; None where nothing does."""
+        try:
+            return self.head(name).version
+        except NotFound:
+            return None
 
     @abstractmethod
     def place(self, name: str, data: bytes, condition: Condition, *, manifest: bool) -> Placed:

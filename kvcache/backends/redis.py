@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, TryAgainError
 
 from kvcache.backends.parted import PartedStore
 from kvcache.backends.parts import ORPHAN_AGE, Entry, Placed, Shelf
+from kvcache.backends.redis_async import RedisAccess
 from kvcache.backends.redis_client import Client, Settings, understand
-from kvcache.backends.redis_watch import Channels
+from kvcache.backends.redis_watch import Channels, Ear
 from kvcache.backends.redis_wire import (
     READ,
     REMOVE,
@@ -34,10 +36,6 @@ from kvcache.errors import AmbiguousWrite, Conflict, NotFound, StoreUnavailable
 from kvcache.kvs import ANYWAY, Capabilities, Condition, Store
 from kvcache.url import StoreURL
 
-POLL_SUBSCRIBED: Final = 5.0
-"""Seconds between two looks at a key while its channel is subscribed to: a message can be lost."""
-POLL_DEAF: Final = 0.5
-"""The same while it is not."""
 SCAN_COUNT: Final = 1000
 
 
@@ -45,7 +43,8 @@ def open(url: StoreURL) -> Store:
     """The store that a URL names. Nothing is sent before the first request. InvalidURL."""
     settings = understand(url)
     capabilities = Capabilities(conditional_write=True, store_time=True, watch=True, max_value_bytes=settings.max_value)
-    return PartedStore(RedisShelf(settings, url.redacted), capabilities)
+    shelf = RedisShelf(settings, url.redacted)
+    return PartedStore(shelf, capabilities, asynchronous=lambda store: RedisAccess(store, shelf, shelf.listen))
 
 
 class RedisShelf(Shelf):
@@ -153,20 +152,18 @@ class RedisShelf(Shelf):
 
     # -- change -------------------------------------------------------------------------------------------------------
 
+    def listen(self, name: str, ring: Callable[[], None] | None = None) -> AbstractContextManager[Ear]:
+        """An ear that rings when a change is published, and when the subscription begins or ends."""
+        return self._channels.listen(self._channel(name), ring)
+
     def wait(self, name: str, version: str | None, timeout: float) -> bool:
         deadline = self._clock.monotonic() + timeout
-        with self._channels.listen(self._channel(name)) as ear:
+        with self.listen(name) as ear:
             while (left := deadline - self._clock.monotonic()) > 0:
-                ear.wait(min(left, POLL_SUBSCRIBED if ear.subscribed else POLL_DEAF))
-                if self._version(name) != version:
+                ear.wait(min(left, ear.patience))
+                if self.version_of(name) != version:
                     return True
         return False
-
-    def _version(self, name: str) -> str | None:
-        try:
-            return self.head(name).version
-        except NotFound:
-            return None
 
     def close(self) -> None:
         self._channels.close()

@@ -19,6 +19,10 @@ TICK: Final = 0.05
 the connection: two threads on one TLS connection would be one too many."""
 LINGER: Final = 10.0
 """Seconds for which the connection is kept when nobody listens."""
+POLL_SUBSCRIBED: Final = 5.0
+"""Seconds between two looks at a key while its channel is subscribed to: a message can be lost."""
+POLL_DEAF: Final = 0.5
+"""The same while it is not."""
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 
@@ -33,15 +37,22 @@ class PubSub(Protocol):
 
 
 class Ear:
-    """One listener's end. `subscribed` says whether a message sent now would arrive."""
+    """One listener's end."""
 
-    def __init__(self) -> None:
-        self.subscribed = False
+    def __init__(self, ring: Callable[[], None] | None) -> None:
+        self._subscribed = False
         self._rang = threading.Event()
+        self._ring = ring or self._rang.set
 
     def ring(self, *, subscribed: bool) -> None:
-        self.subscribed = subscribed
-        self._rang.set()
+        """Called by the thread that listens, under its lock. `subscribed`: a message sent now would arrive."""
+        self._subscribed = subscribed
+        self._ring()
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which the listener looks for itself, though nothing rang."""
+        return POLL_SUBSCRIBED if self._subscribed else POLL_DEAF
 
     def wait(self, timeout: float) -> None:
         """Returns when something has happened since the last wait: a message, a subscription begun or ended."""
@@ -66,11 +77,14 @@ class Channels:
         self._closed = False
 
     @contextlib.contextmanager
-    def listen(self, channel: bytes) -> Iterator[Ear]:
-        """An ear on `channel`. Subscribing goes on in the background; the ear rings when it is done."""
+    def listen(self, channel: bytes, ring: Callable[[], None] | None = None) -> Iterator[Ear]:
+        """An ear on `channel`. Subscribing goes on in the background; the ear rings when it is done.
+
+        `ring`: called, from another thread, in place of waking `Ear.wait`; it must not block.
+        """
         if self._pid != os.getpid():  # we are a forked child: the thread, and the lock's owner, stayed behind
             self._forget()
-        ear = Ear()
+        ear = Ear(ring)
         with self._changed:
             self._ears.setdefault(channel, set()).add(ear)
             if channel in self._confirmed:

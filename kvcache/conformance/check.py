@@ -11,6 +11,7 @@ from typing import Final, Literal, ParamSpec, TypeVar
 
 from kvcache.errors import NotFound, StoreUnavailable, Throttled
 from kvcache.kvs import Store
+from kvcache.redaction import scrub
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Check:
     """The capabilities without which the promise is not made."""
     run: Callable[[Store], None]
     """Raises Broken. Works under keys of its own and removes them."""
-    at_most: int = 150
+    at_most: int = 100
     """Requests that it may cost; see `kvcache.conformance.meter` for what counts as one."""
 
     def verify(self, store: Store) -> Verdict:
@@ -58,7 +59,7 @@ class Check:
         except (Broken, StoreUnavailable):
             raise
         except Exception as error:  # every other error is one that should not have come, whoever raised it
-            raise Broken(f"unexpected {type(error).__name__}: {error}") from error
+            raise Broken(f"unexpected {type(error).__name__}: {scrub(str(error))}") from error
         return NOT_OFFERED if missing else KEPT
 
 
@@ -154,7 +155,8 @@ def expect_error(kind: type[E], doing: str, call: Callable[P, object], *argument
     except StoreUnavailable:
         raise
     except Exception as error:  # whatever else it is, it is the evidence
-        raise Broken(f"{doing} raised {type(error).__name__}: {error}; due was {kind.__name__}") from error
+        said = scrub(str(error))
+        raise Broken(f"{doing} raised {type(error).__name__}: {said}; due was {kind.__name__}") from error
     raise Broken(f"{doing} gave {brief(result)}; due was {kind.__name__}")
 
 

@@ -6,5 +6,16 @@ from typing import Final
 
 from kvcache.conformance import changes, conditions, keys, races, streams, times, values
 from kvcache.conformance.check import Check, collect
+from kvcache.conformance.registers import linearizable
 
-CONTRACT: Final[tuple[Check, ...]] = collect(values, keys, conditions, streams, races, times, changes)
+
+def contract(seed: int = 0) -> tuple[Check, ...]:
+    """The checks. `seed` decides what the clients of a recorded race do."""
+    return (
+        *collect(values, keys, conditions, streams, races),
+        linearizable(seed),
+        *collect(times, changes),
+    )
+
+
+CONTRACT: Final[tuple[Check, ...]] = contract()

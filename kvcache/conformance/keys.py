@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
-from kvcache.conformance.check import Broken, expect, expect_absent, expect_error, expect_value, scratch
+from kvcache.conformance.check import Broken, costs, expect, expect_absent, expect_error, expect_value, scratch
 from kvcache.errors import InvalidKey, StoreUnavailable
 from kvcache.kvs import ABSENT, MAX_KEY_BYTES, Store
 
@@ -58,8 +59,11 @@ HOSTILE = (
     "lone surrogate \udc80",
     "x" * (MAX_KEY_BYTES + 1),
 )
+_TELLING = ("absolute", "escape", "trailing", "byte", "slash", "line", "delete", "surrogate", "xxx")
+"""What keys have in their names that come of hostile ones: others may write to the store meanwhile."""
 
 
+@costs(200)
 def check_unusual_keys(store: Store) -> None:
     """Keys with spaces, percent signs, question marks, unicode, long ones: each is one key, and is listed as it is."""
     with scratch(store) as key:
@@ -100,9 +104,10 @@ def check_case_of_keys(store: Store) -> None:
         expect_value(store, key("readme"), b"lower", "writing a key that differs in case")
 
 
+@costs(300)
 def check_hostile_keys(store: Store) -> None:
     """Keys that are empty, absolute, climb out, or hold NUL are InvalidKey in every method; nothing is written."""
-    before = list(store.list())
+    before = _some(store)
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory, "file")
         for key in HOSTILE:
@@ -117,7 +122,13 @@ def check_hostile_keys(store: Store) -> None:
             if store.capabilities.conditional_write:
                 expect_error(InvalidKey, f"write_if({shown})", store.write_if, key, b"x", ABSENT)
         expect(not local.exists(), "a download of a hostile key left a file")
-    expect(list(store.list()) == before, "writes of hostile keys left something that is listed")
+    left = {key for key in _some(store) - before if any(part in key for part in _TELLING)}
+    expect(not left, f"writes of hostile keys left {sorted(left)[:5]}")
+
+
+def _some(store: Store) -> set[str]:
+    """The first keys of the store, which may be full of other people's."""
+    return set(islice(store.list(), 2000))
 
 
 def check_list(store: Store) -> None:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 PART: Final = 512 * 1024
 """Bytes. Each such piece of a value counts as a request: some stores keep large values in pieces of that size."""
+LARGEST: Final = 9 * 1024 * 1024
+"""Bytes that an upload is taken to carry where its source does not tell: the largest that the checks upload."""
 PAGE: Final = 1000
 """Keys that a store lists in one request."""
 
@@ -63,9 +65,13 @@ class Metered(Store):
                 self.written.add(key)
         return call()
 
-    def _carried(self, size: int) -> None:
+    def charge(self, requests: int) -> None:
+        """Counts requests that others make for the check, past this object."""
         with self._lock:
-            self.requests += size // PART
+            self.requests += requests
+
+    def _carried(self, size: int) -> None:
+        self.charge(size // PART)
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
@@ -114,9 +120,9 @@ class Metered(Store):
         return self._ask(lambda: self.inner.stat(key))
 
     def upload(self, key: str, source: Source, progress: Progress | None = None) -> Version:
-        size = Path(source).stat().st_size if isinstance(source, str | os.PathLike) else None
+        size = Path(source).stat().st_size if isinstance(source, str | os.PathLike) else LARGEST
         version = self._ask(lambda: self.inner.upload(key, source, progress), key)
-        self._carried(self.inner.stat(key).size if size is None else size)
+        self._carried(size)
         return version
 
     def download(self, key: str, path: str | os.PathLike[str], progress: Progress | None = None) -> Stat:

@@ -12,6 +12,7 @@ from kvcache.conformance.check import Broken, Check
 from kvcache.conformance.meter import Metered
 from kvcache.errors import KVCacheError, StoreUnavailable
 from kvcache.kvs import Store
+from kvcache.redaction import scrub
 from kvcache.url import open_store, parse_store_url
 
 Outcome = Literal["kept", "broken", "not offered", "undecided"]
@@ -87,7 +88,7 @@ def _examine(store: Metered, check: Check, deadline: float, clock: Callable[[], 
     except Broken as broken:
         finding = replace(finding, outcome="broken", evidence=str(broken))
     except StoreUnavailable as error:
-        finding = replace(finding, evidence=str(error))
+        finding = replace(finding, evidence=f"{type(error).__name__}: {scrub(str(error))}")
     if store.exhausted:  # the check may have taken that for the store's own doing
         finding = replace(finding, outcome="undecided", evidence=store.exhausted)
     if finding.outcome in ("broken", "undecided"):

@@ -8,10 +8,11 @@ import hashlib
 import marshal
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
+from kvcache.record import Record
 from kvcache.simulation.smallworld import Node, State
 from kvcache.view import Policy
 
@@ -37,6 +38,7 @@ class _Walk:
     def __init__(self, state: State) -> None:
         self.out: list[Any] = []
         self.names: dict[str, int] = {}
+        self.met: dict[int, int] = {}  # records, by identity: most stand in a state more than once
         self.store_time, self.mono = state.store_time, state.mono
 
     def rank(self, node: Node) -> tuple[Any, ...]:
@@ -72,7 +74,11 @@ class _Walk:
             self.one(thing.node)
         elif isinstance(thing, enum.Enum):
             self.out.append(thing.name)
+        elif kind is Record and id(thing) in self.met:
+            self.out.append(-1 - self.met[id(thing)])
         else:
+            if kind is Record:
+                self.met[id(thing)] = len(self.met)
             self.out.append(kind.__name__)
             self.all(_parts(kind)(thing))
 
@@ -81,18 +87,18 @@ _MARKS = frozenset("#@%!")
 _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
 
 
-def _parts(kind: type) -> Callable[[Any], tuple[Any, ...]]:
-    """The fields of a dataclass, or of a named tuple, as a tuple."""
-    known = _PARTS.get(kind)
-    if known is None:
-        names = kind._fields if issubclass(kind, tuple) else [field.name for field in fields(kind)]
-        get = attrgetter(*names) if names else None
-        if get is None:
-            known = _nothing
-        else:
-            known = get if len(names) > 1 else (lambda thing: (get(thing),))
-        _PARTS[kind] = known
-    return known
+def _parts(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """What takes a dataclass, or a named tuple, apart."""
+    if kind not in _PARTS:
+        names = [field.name for field in fields(kind)] if is_dataclass(kind) else list(kind._fields)
+        match names:
+            case []:
+                _PARTS[kind] = _nothing
+            case [name]:
+                _PARTS[kind] = lambda thing: (getattr(thing, name),)
+            case _:
+                _PARTS[kind] = attrgetter(*names)
+    return _PARTS[kind]
 
 
 def _nothing(_: Any) -> tuple[Any, ...]:

@@ -35,6 +35,8 @@ STORE_ORIGIN = 2e9
 MONO_ORIGIN = 1e9
 """The monotonic clocks when the world begins: every float between 5e8 and 1.5e9 is on one of them."""
 
+POLICY = Policy(ttl=60.0, lease=30.0, load_timeout=300.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -44,7 +46,7 @@ class Bounds:
     next timer"; `chance` is every draw of every node.
     """
 
-    policy: Policy = Policy(ttl=60.0, lease=30.0, load_timeout=300.0)
+    policy: Policy = POLICY
     nodes: int = 2
     asks: int = 3
     faults: int = 1
@@ -62,7 +64,7 @@ class Contents(Version):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One process. `given` is when the newest answer that it ever gave to a caller was made.
+    """One process. A flight takes `held` along; `given` is when the newest answer given to a caller was made.
 
     Ghosts, which only the monitors see: `seen` is the state of the store that it read, or wrote, last; `claim` names
     the claim it is making or holds, `won` says that this claim landed.
@@ -182,7 +184,7 @@ def make(state: State, move: Move, bounds: Bounds) -> State:
         case Move("ask", who):
             node = state.nodes[who]
             step = protocol.begin("key", node.policy, node.held)
-            after = _on(replace(state, asks=state.asks - 1), who, replace(node, delivered=False), step)
+            after = _on(replace(state, asks=state.asks - 1), who, replace(node, held=NOTHING, delivered=False), step)
         case Move("go", who, how):
             after = _go(_charge(state, how), who, how, bounds)
         case Move("load", who, how):

@@ -26,7 +26,7 @@ LINUX = Platform("linux", "amd64", "gnu")
         ("owner/repo", "expected scheme://place"),
         ("://owner/repo", "expected scheme://place"),
         ("GHR://owner/repo", "expected scheme://place"),
-        ("http://github.com/o/r", "unsupported registry: expected ghr:// or file://"),
+        ("http://github.com/o/r", "unsupported registry: expected ghr://, s3://, gs:// or file://"),
         ("ghr://", "repository: '': expected ghr://owner/repo"),
         ("ghr://owner", "repository: 'owner': expected ghr://owner/repo"),
         ("ghr://owner/", "expected ghr://owner/repo"),

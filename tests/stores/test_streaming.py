@@ -258,7 +258,7 @@ def test_what_has_come_is_not_asked_for_again(rig, artifact, tmp_path):
     asked = []
     rig.proxy.plan = [
         Fault(
-            CutBody(after=5 * MiB),
+            CutBody(after=3 * MiB),
             nth=1,
             when=lambda seen: bool(asked.append(seen.headers.get("range"))) or "range" in seen.headers,
         )
@@ -268,7 +268,7 @@ def test_what_has_come_is_not_asked_for_again(rig, artifact, tmp_path):
     starts = sorted(int(span.removeprefix("bytes=").split("-")[0]) for span in asked if span)
     resumed = [start for start in starts if start % RANGE]
     assert len(resumed) == 1
-    assert MiB <= resumed[0] % RANGE <= 5 * MiB
+    assert MiB <= resumed[0] % RANGE <= 3 * MiB
 
 
 def test_a_value_replaced_under_the_download_is_never_mixed(rig, artifact, tmp_path):
