@@ -27,18 +27,19 @@ from dewy.registry import Announced, Registry
 from dewy.registry.base import time_text
 from kvcache import (
     NOT_MODIFIED,
+    BadCopy,
     InvalidKey,
     LoadContext,
     Loaded,
     NotFound,
+    NotModified,
     SharedCache,
+    Staging,
     Store,
     StoreUnavailable,
     TooLarge,
     UpstreamUnavailable,
 )
-from kvcache.load import NotModified
-from kvcache.staging import BadCopy, Staging
 
 Source: TypeAlias = Literal["local copy", "store", "registry"]
 

@@ -37,8 +37,7 @@ from dewy.supervision import (
     WorkerUp,
 )
 from dewy.supervisor import Supervisor
-from kvcache import InvalidURL
-from kvcache.url import parse_store_url
+from kvcache import InvalidURL, parse_store_url
 
 _WORDS: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt", signal.SIGQUIT: "quit"}
 """Dewy v2's words for what ends it."""

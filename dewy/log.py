@@ -21,8 +21,7 @@ from typing import Any, Final, TextIO, TypeAlias
 
 from dewy.config import Level, LogFormat
 from dewy.quoting import go_quote, needs_quotes
-from kvcache import format_duration
-from kvcache.redaction import is_secret_name
+from kvcache import format_duration, is_secret_name
 
 Fact: TypeAlias = object
 """A value: text, number, bool, None, `timedelta`, `datetime`, lists and mappings of them; of all else `str`."""

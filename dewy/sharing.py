@@ -17,9 +17,8 @@ from dewy.config import Config
 from dewy.log import Log, seconds
 from dewy.notify import Notices
 from dewy.registry import Registry, cache_key, this_platform
-from kvcache import InvalidURL, SharedCache, Store, StoreUnavailable, open_store
+from kvcache import InvalidURL, SharedCache, Staging, Store, StoreUnavailable, open_store
 from kvcache import events as ev
-from kvcache.staging import Staging
 
 RETRY: Final = 30.0
 """Seconds between two tries to open a store that did not answer."""

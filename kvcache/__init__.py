@@ -5,6 +5,7 @@ cache = kvcache.SharedCache(store, ttl=30.0)
 result = cache.get("releases", load)          # one call of `load` per ttl, whatever the number of nodes
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kvcache.cache import SharedCache
@@ -25,13 +26,14 @@ from kvcache.errors import (
 )
 from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Stat, Store, Stored, Version, check_key
 from kvcache.load import NOT_MODIFIED, AsyncLoad, Load, LoadContext, Loaded, NotModified, Result
-from kvcache.redaction import redact, scrub
+from kvcache.redaction import is_secret_name, redact, scrub
 from kvcache.units import format_duration, parse_duration, parse_size
 from kvcache.url import StoreOptions, StoreURL, open_store, parse_store_url, store_options
 
 if TYPE_CHECKING:
     from kvcache.aio import AsyncSharedCache
     from kvcache.decorator import cached
+    from kvcache.staging import BadCopy, Staging
 
 __all__ = [
     "ABSENT",
@@ -40,6 +42,7 @@ __all__ = [
     "AmbiguousWrite",
     "AsyncLoad",
     "AsyncSharedCache",
+    "BadCopy",
     "Capabilities",
     "Conflict",
     "CorruptRecord",
@@ -53,6 +56,7 @@ __all__ = [
     "NotModified",
     "Result",
     "SharedCache",
+    "Staging",
     "Stat",
     "Store",
     "StoreOptions",
@@ -68,6 +72,7 @@ __all__ = [
     "cached",
     "check_key",
     "format_duration",
+    "is_secret_name",
     "open_store",
     "parse_duration",
     "parse_size",
@@ -78,14 +83,16 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "AsyncSharedCache": "kvcache.aio",
+    "BadCopy": "kvcache.staging",
+    "Staging": "kvcache.staging",
+    "cached": "kvcache.decorator",
+}
+"""Imported when asked for: half of the time of an import would go into asyncio, for those who only use threads."""
+
+
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: half of the time of an import would go into asyncio, for those who only use threads.
-    if name == "AsyncSharedCache":
-        from kvcache.aio import AsyncSharedCache
-
-        return AsyncSharedCache
-    if name == "cached":
-        from kvcache.decorator import cached
-
-        return cached
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

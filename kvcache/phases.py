@@ -69,10 +69,10 @@ class Publishing:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """Reading back a write of unknown, or doubtful, outcome. `refused`: the store said that it did not land."""
+    """Reading back a write of unknown, or doubtful, outcome. `why` it is unknown; "" where the store refused it."""
 
     write: Claiming | Renewing | Publishing
-    refused: bool
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

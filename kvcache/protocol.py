@@ -86,7 +86,7 @@ def advance(flight: Flight, came: Input, now: Now) -> Step:
             return _verified(flight, verifying, came, now)
         case Holding(publishing, verify):
             if verify:
-                return _verify(flight, publishing, refused=False)
+                return _verify(flight, publishing, "held back")
             return _send(flight, publishing)
         case Comparing() as comparing:
             return _compared(flight, comparing, came, now)
@@ -162,9 +162,9 @@ def _claimed(flight: Flight, claiming: Claiming, came: Input, now: Now) -> Step:
         case ev.Landed(version):
             return _lead(flight, claiming, version, now)
         case ev.Refused():
-            return _verify(flight, claiming, refused=True)
-        case ev.Unknown():
-            return _verify(flight, claiming, refused=False)
+            return _verify(flight, claiming)
+        case ev.Unknown(why):
+            return _verify(flight, claiming, why)
         case ev.Throttled(pause):
             wait = max(1.0, pause or 0.0) * (1 + now.chance)
             age = flight.held.age(now)
@@ -233,9 +233,9 @@ def _renewed(flight: Flight, renewing: Renewing, came: Input, now: Now) -> Step:
         case ev.Landed(version):
             return _told(_renewal(flight, renewing, version), ev.LeaseRenewed(flight.key))
         case ev.Refused():
-            return _verify(flight, renewing, refused=True)
-        case ev.Unknown():
-            return _verify(flight, renewing, refused=False)
+            return _verify(flight, renewing)
+        case ev.Unknown(why):
+            return _verify(flight, renewing, why)
         case ev.Throttled() | ev.Unwritable():
             return _await_again(flight, renewing, now)
     raise _unexpected(flight, came)
@@ -300,9 +300,9 @@ def _published(flight: Flight, publishing: Publishing, came: Input, now: Now) ->
         case ev.Landed(version):
             return _shared(flight, publishing, version, now)
         case ev.Refused():
-            return _verify(flight, publishing, refused=True)
-        case ev.Unknown():
-            return _verify(flight, publishing, refused=False)
+            return _verify(flight, publishing)
+        case ev.Unknown(why):
+            return _verify(flight, publishing, why)
         case ev.Throttled(pause):
             return _hold(flight, publishing, max(1.0, pause or 0.0), verify=False, now=now)
         case ev.Unwritable(why):
@@ -380,8 +380,8 @@ def _give_up(flight: Flight, publishing: Publishing, now: Now) -> Step:
 # -- verifying ---------------------------------------------------------------------------------------------------
 
 
-def _verify(flight: Flight, write: Claiming | Renewing | Publishing, *, refused: bool) -> Step:
-    return Step(replace(flight, phase=Verifying(write, refused)), ev.Read())
+def _verify(flight: Flight, write: Claiming | Renewing | Publishing, why: str = "") -> Step:
+    return Step(replace(flight, phase=Verifying(write, why)), ev.Read())
 
 
 def _verified(flight: Flight, verifying: Verifying, came: Input, now: Now) -> Step:
@@ -396,7 +396,10 @@ def _verified(flight: Flight, verifying: Verifying, came: Input, now: Now) -> St
         if untouched and write.sent <= RESENDS:
             again = replace(write, sent=write.sent + 1)
             step = Step(replace(flight, phase=again), ev.Write(write.record, write.match))
-            return step if verifying.refused else _told(step, ev.WriteReconciled(flight.key, False))
+            return _told(step, ev.WriteReconciled(flight.key, False)) if verifying.why else step
+        if untouched:
+            # It can be read, and takes no writes: a disk that is full, a right that is missing.
+            return _store_down(flight, verifying.why or "it refuses a write whose condition holds", now)
         lost = replace(flight, phase=Looking(), claims_lost=flight.claims_lost + 1, waited=0.0)
         return _told(_looked(lost, came, now), ev.ClaimLost(flight.key))
     ours = _standing(write.claim, came)
@@ -404,7 +407,7 @@ def _verified(flight: Flight, verifying: Verifying, came: Input, now: Now) -> St
         return _await_again(flight, replace(write, claim=ours), now)
     if ours is not None and isinstance(write, Publishing) and write.sent <= RESENDS:
         step = _send(flight, replace(write, claim=ours))
-        return step if verifying.refused else _told(step, ev.WriteReconciled(flight.key, False))
+        return _told(step, ev.WriteReconciled(flight.key, False)) if verifying.why else step
     if ours is not None and isinstance(write, Publishing):
         return _give_up(flight, write, now)
     lease_lost = ev.LeaseLost(flight.key)

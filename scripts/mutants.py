@@ -30,13 +30,13 @@ MUTANTS = [
     Mutant(
         "conflict check removed (claim): a refused claim counts as won",
         "kvcache/protocol.py",
-        "        case ev.Refused():\n            return _verify(flight, claiming, refused=True)",
+        "        case ev.Refused():\n            return _verify(flight, claiming)",
         "        case ev.Refused():\n            return _lead(flight, claiming, Version('?'), now)",
     ),
     Mutant(
         "conflict check removed (publish): a refused publish counts as landed",
         "kvcache/protocol.py",
-        "        case ev.Refused():\n            return _verify(flight, publishing, refused=True)",
+        "        case ev.Refused():\n            return _verify(flight, publishing)",
         "        case ev.Refused():\n            return _shared(flight, publishing, publishing.claim.version, now)",
     ),
     Mutant(
@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant(
         "read-back skipped: an unknown claim counts as won",
         "kvcache/protocol.py",
-        "            return _verify(flight, claiming, refused=False)",
+        "            return _verify(flight, claiming, why)",
         "            return _lead(flight, claiming, Version('?'), now)",
     ),
     Mutant(

@@ -376,6 +376,19 @@ def test_when_the_store_is_down_the_upstream_is_called_once_per_ttl(store):
     assert down.calls == 1
 
 
+def test_a_store_that_takes_no_writes_keeps_nobody_waiting(store):
+    def full(key, data, condition):
+        raise kvcache.StoreUnavailable("no space left on device")
+
+    cache, upstream = kvcache.SharedCache(store, ttl=60), Upstream()
+    store.put = full
+    assert cache.get("k", upstream, timeout=20).value == 1
+    down = Upstream()
+    down.failure = RuntimeError("upstream is down too")
+    with pytest.raises(kvcache.UpstreamUnavailable, match="no space left"):
+        kvcache.SharedCache(store, ttl=60).get("k", down, timeout=20)
+
+
 def test_a_value_that_is_not_json_is_a_failed_load(store):
     with pytest.raises(kvcache.UpstreamUnavailable, match="not JSON"):
         kvcache.SharedCache(store, ttl=60).get("k", lambda ctx: object())

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from dewy.errors import ArtifactNotFound, DewyError
-from kvcache import LoadContext, Loaded, UpstreamUnavailable
-from kvcache.load import NotModified
+from kvcache import LoadContext, Loaded, NotModified, UpstreamUnavailable
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of bytes written so far."""

@@ -22,8 +22,7 @@ from dewy.registry.landing import Landing, WrongBytes
 from dewy.registry.platform import Platform, choose
 from dewy.registry.url import RegistryURL
 from dewy.versions import newest, slot
-from kvcache import NOT_MODIFIED, LoadContext, Loaded, UpstreamError
-from kvcache.load import NotModified
+from kvcache import NOT_MODIFIED, LoadContext, Loaded, NotModified, UpstreamError
 
 TRIES: Final = 5
 """How often a download that breaks off is taken up again, at most."""

@@ -356,6 +356,22 @@ def test_when_the_store_is_down_one_call_per_ttl_and_node(world):
     assert world.is_loading(first)
 
 
+@pytest.mark.parametrize("came", [ev.Unknown("disk full"), ev.Refused()])
+def test_a_store_that_can_be_read_but_not_written_is_as_good_as_down(world, came):
+    first = world.nodes[0]
+    world.ask(first)
+    for _ in range(20):
+        if world.is_loading(first):
+            break
+        if isinstance(first.step.effect, ev.Write):
+            world._next(first, advance(first.step.flight, came, first.time.now()))
+        else:
+            world.perform(first)
+    assert world.is_loading(first) and world.data is None  # this node's own call
+    world.finish_load(first, "ok")
+    assert first.last_given == 1
+
+
 def test_refresh_ahead_looks_before_the_end_of_the_ttl():
     policy = Policy(ttl=100.0, refresh_ahead=0.3)
     assert [policy.due_age(chance) for chance in (0.0, 0.5)] == [70.0, 85.0]
