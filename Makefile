@@ -24,7 +24,8 @@ setup: .venv/all
 	@scripts/fetch-servers
 
 test: setup lint types
-	$(PYTEST) -m "not soak"
+	$(PYTEST) -m "not soak and not alone"
+	.venv/bin/python -m pytest -m "alone and not soak"
 
 lint: .venv/all
 	.venv/bin/ruff check .
@@ -35,7 +36,7 @@ types: .venv/all
 
 # Without servers from outside: nothing but Python is needed.
 test-quick: .venv/all
-	$(PYTEST) -m "not soak and not servers"
+	$(PYTEST) -m "not soak and not alone and not servers"
 
 demo: .venv/base
 	@.venv/bin/dewy demo

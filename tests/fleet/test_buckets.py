@@ -16,7 +16,7 @@ from tests.fleet.test_fleet import windows
 from tests.proxy import HttpProxy
 from tests.servers import FakeGCS, Seaweed
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.fakes.github import FakeGitHub
 from tests.fleet.fleet import ASSET, Fleet
 from tests.load.load import Load
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
