@@ -11,7 +11,7 @@ from kvcache import events as ev
 from kvcache.access import InThreads
 from kvcache.codec import encode
 from kvcache.drive import Known
-from kvcache.errors import Conflict, KVCacheError, NotFound, StoreUnavailable, UpstreamUnavailable
+from kvcache.errors import Conflict, CorruptRecord, KVCacheError, NotFound, StoreUnavailable, UpstreamUnavailable
 from kvcache.hand import INVALIDATE_TRIES, Hand, context_of
 from kvcache.kvs import check_key
 from kvcache.load import AsyncLoad, LoadContext, Result
@@ -23,8 +23,8 @@ from kvcache.view import hit
 class AsyncSharedCache(Hand["_Flying"]):
     """`SharedCache` for asyncio: the same arguments, promises and records; for use from ONE event loop.
 
-    Stores on S3 and GCS are awaited without a thread per call, and so is memory; others are called in asyncio's
-    thread pool. A load may be a coroutine function, or a plain one, which runs in that pool.
+    Stores in memory, on S3, GCS, Redis and Consul are awaited without a thread per call; others are called in asyncio's
+    thread pool. A load may be a coroutine function, or a plain one, which runs in that pool too.
     """
 
     def _opened(self) -> None:
@@ -160,6 +160,8 @@ class AsyncSharedCache(Hand["_Flying"]):
     async def _read(self, key: str) -> ev.Input:
         try:
             return self._found(await self._access.read_versioned(key))
+        except CorruptRecord as error:
+            return await asyncio.to_thread(self._damaged, key, error)
         except Exception as error:  # whatever a store raises, the flight goes on without it
             return self._not_found(error)
 

@@ -14,7 +14,7 @@ from kvcache import drive
 from kvcache import events as ev
 from kvcache.codec import encode
 from kvcache.drive import Known
-from kvcache.errors import Conflict, KVCacheError, NotFound, StoreUnavailable, UpstreamUnavailable
+from kvcache.errors import Conflict, CorruptRecord, KVCacheError, NotFound, StoreUnavailable, UpstreamUnavailable
 from kvcache.hand import INVALIDATE_TRIES, Hand, context_of
 from kvcache.kvs import check_key
 from kvcache.load import Load, LoadContext, Result
@@ -182,6 +182,8 @@ class SharedCache(Hand["_Flying"]):
     def _read(self, key: str) -> ev.Input:
         try:
             return self._found(self._store.read_versioned(key))
+        except CorruptRecord as error:
+            return self._damaged(key, error)
         except Exception as error:  # whatever a store raises, the flight goes on without it
             return self._not_found(error)
 

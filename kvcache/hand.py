@@ -105,6 +105,13 @@ class Hand(Generic[Flying]):
         self._time.observe(error.store_time if isinstance(error, NotFound) else None)
         return drive.read_failure(error)
 
+    def _damaged(self, key: str, error: Exception) -> ev.Input:
+        """The store itself finds its value damaged, in a part of it say: unreadable, to be replaced on its version."""
+        try:
+            return ev.Unreadable(self._store.stat(key).version, drive.what(error))
+        except Exception as failed:  # whatever a store raises, the flight goes on without it
+            return self._not_found(failed)
+
     def _invalidated(self, stored: Stored) -> bytes:
         came = drive.read_input(stored)
         record = came.record if isinstance(came, ev.Found) else EMPTY

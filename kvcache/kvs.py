@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -204,6 +205,9 @@ MAX_KEY_BYTES: Final = 900
 """Longest key in UTF-8 bytes that every store takes (S3 allows 1,024, of which a prefix may take a part)."""
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def check_key(key: str) -> str:
     """`key` itself if it can name a value in any store; else InvalidKey.
 
@@ -214,7 +218,7 @@ def check_key(key: str) -> str:
         raise InvalidKey("key is empty")
     if "\x00" in key:
         raise InvalidKey(f"key holds NUL: {key!r}")
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in key):
+    if _CONTROL.search(key):
         raise InvalidKey(f"key holds a control character: {key!r}")
     if "\\" in key:
         raise InvalidKey(f"key holds a backslash, which some stores take for a slash: {key!r}")

@@ -296,6 +296,20 @@ def test_unreadable_bytes_heal(store, caplog):
     assert caplog.text.count("unreadable record under k") == 1
 
 
+def test_a_value_that_the_store_itself_finds_damaged_heals(store):
+    store.write("k", b"a part of it is missing")
+    whole = store.read_versioned
+
+    def damaged(key):
+        if store.stat(key).size == 23:
+            raise kvcache.CorruptRecord("part 3 is damaged")
+        return whole(key)
+
+    store.read_versioned = damaged
+    assert kvcache.SharedCache(store, ttl=60).get("k", Upstream()).value == 1
+    assert decode(store.read("k")).answer is not None
+
+
 def test_peek_never_calls_nor_claims(store):
     cache = kvcache.SharedCache(store, ttl=0.1)
     assert cache.peek("k") is None
