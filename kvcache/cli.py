@@ -151,6 +151,48 @@ def conformance(url: str, json_file: Path | None, html_file: Path | None, seed: 
         sys.exit(FAILED)
 
 
+@kvcache.command()
+@click.option("--nodes", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--hours", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Simulated time."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same run.")
+@click.option("--ttl", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds between polls.")
+@click.option("--max-stale", type=click.FloatRange(0), help="Seconds.  [default: for ever]")
+@click.option("--faults", default="", help='For example "upstream-down@600-1200,crash-leader@900,lost=0.01".')
+@click.option("--dewy-v2", is_flag=True, help="Run Dewy v2's algorithm too, for comparison side by side.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Draw the run as PNG.")
+def simulate(faults: str, dewy_v2: bool, json_file: Path | None, plot_file: Path | None, **workload: Any) -> None:
+    """Thousands of nodes, one faulty store, virtual time: the real protocol against its bounds.
+
+    Exit code 0: all bounds hold; 1: one is broken.
+    """
+    from kvcache.simulation import report
+    from kvcache.simulation.faults import Workload, parse_faults
+    from kvcache.simulation.simulate import DEWY_V2, OURS, Simulation
+
+    try:
+        wrong = parse_faults(faults)
+        if plot_file is not None:
+            report.need_matplotlib()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    outcomes = []
+    for algorithm in (OURS, DEWY_V2) if dewy_v2 else (OURS,):
+        run = Simulation(Workload(**workload), wrong, algorithm)
+        run.run()
+        outcomes.append(report.summed_up(run))
+        click.echo(report.as_text(outcomes[-1]))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(outcomes, run), indent=2) + "\n")
+    if plot_file is not None:
+        report.plot(outcomes, run, plot_file)
+    if not outcomes[0].holds:
+        sys.exit(FAILED)
+
+
 def main() -> None:
     """The command `kvcache`."""
     try:

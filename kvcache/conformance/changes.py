@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from kvcache.conformance.check import expect, expect_error, only_with, patiently, refusal, scratch
-from kvcache.errors import Unsupported
+from kvcache.errors import StoreUnavailable, Unsupported
 from kvcache.kvs import Store, Version
 
 _SOON = 5.0
@@ -70,12 +70,17 @@ def _expect_soon(wait: Callable[[], bool], given: str) -> None:
 def _expect_woken(store: Store, key: str, version: Version | None, change: Callable[[], object], what: str) -> None:
     """Waits in a loop, as users do: a store may wake them for nothing, but not let them sleep."""
     woken = threading.Event()
+    failures: list[StoreUnavailable] = []
 
     def wait() -> None:
         give_up = time.monotonic() + _LONG
-        while time.monotonic() < give_up and not woken.is_set():
-            if store.wait_for_change(key, version, _LONG) and _version(store, key) != version:
-                woken.set()
+        try:
+            while time.monotonic() < give_up and not woken.is_set():
+                if store.wait_for_change(key, version, _LONG) and _version(store, key) != version:
+                    woken.set()
+        except StoreUnavailable as error:
+            failures.append(error)
+            woken.set()
 
     waiter = threading.Thread(target=wait, daemon=True)
     waiter.start()
@@ -83,6 +88,8 @@ def _expect_woken(store: Store, key: str, version: Version | None, change: Calla
     change()
     expect(woken.wait(_SOON), f"wait_for_change did not return within {_SOON:g} s after the key was {what}")
     waiter.join(_SOON)
+    for failure in failures:
+        raise failure
 
 
 def _version(store: Store, key: str) -> Version | None:

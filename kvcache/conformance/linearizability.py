@@ -10,6 +10,7 @@ Pure: histories come from `kvcache.conformance.history`, or from a file.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -67,8 +68,9 @@ class Operation:
             doing = f"write {self.value}"
         elif self.kind == "write_if":
             doing = f"write {self.value} if it holds {self.expected or 'nothing'}"
-        said = (self.value or "nothing") if self.kind == "read" else self.outcome
-        return f"{doing} -> {said}"
+        if self.kind == "read":
+            return f"read -> {self.value or 'nothing'}"
+        return f"{doing} -> {'?' if self.outcome == 'unknown' else self.outcome}"
 
 
 History: TypeAlias = Sequence[Operation]
@@ -76,6 +78,11 @@ History: TypeAlias = Sequence[Operation]
 
 def order_of(history: History, most: int = MOST_CONFIGURATIONS) -> list[Operation] | None:
     """An order in which the history could have come about, from an empty register; None if there is none. TooHard."""
+    return _search(history, most)[0]
+
+
+def _search(history: History, most: int) -> tuple[list[Operation] | None, int]:
+    """(the order, or None; how many configurations were tried)."""
     operations = sorted(history, key=lambda operation: operation.called)
     due = sum(1 << number for number, operation in enumerate(operations) if operation.outcome != "unknown")
     seen: set[tuple[int, Held]] = {(0, None)}
@@ -83,7 +90,7 @@ def order_of(history: History, most: int = MOST_CONFIGURATIONS) -> list[Operatio
     # Depth first, without recursion: each level is what is left to try after the operations in `path`.
     levels = [_steps(operations, 0, None)]
     if not due:
-        return []
+        return [], 0
     while levels:
         step = next(levels[-1], None)
         if step is None:
@@ -99,9 +106,9 @@ def order_of(history: History, most: int = MOST_CONFIGURATIONS) -> list[Operatio
         seen.add((done, held))
         path.append(operation)
         if done & due == due:
-            return path
+            return path, len(seen)
         levels.append(_steps(operations, done, held))
-    return None
+    return None, len(seen)
 
 
 def _steps(operations: list[Operation], done: int, held: Held) -> Iterator[tuple[Operation, int, Held]]:
@@ -131,37 +138,73 @@ def smallest_failure(history: History) -> list[Operation]:
 
     Only what is sound is left out, so that the part proves what the whole proves: the end of the history; operations
     that only observe; that a write returned (it then has an unknown outcome); and writes of unknown outcome that
-    nothing observes.
+    nothing observes. Where the search for orders gets too long, more is left in than need be.
     """
-    part = _shortest_prefix(sorted(history, key=lambda operation: operation.called))
+    search = _Search()
+    part = _shortest_prefix(sorted(history, key=lambda operation: operation.called), search)
+    size = len(part)
+    while size:  # in large pieces first: each that can be left out makes the next search shorter
+        for start in range(len(part) - size, -1, -size):
+            piece = part[start : start + size]
+            less = [operation for operation in part if operation not in piece or not operation.observes_only]
+            if len(less) < len(part) and search.fails(less):
+                part = less
+        size //= 2
     for operation in list(part):
+        if not operation.observes_only and operation.outcome != "unknown":
+            less = [_pending(other) if other is operation else other for other in part]
+            if search.fails(less):
+                part = [other for other in less if not _is_irrelevant(other, less)]
+    # That a write returned can have been what made an observation needed.
+    for operation in [operation for operation in part if operation.observes_only]:
         less = [other for other in part if other is not operation]
-        if not operation.observes_only:
-            if operation.outcome == "unknown":
-                continue
-            less.append(replace(operation, outcome="unknown", returned=math.inf))
-            less.sort(key=lambda other: other.called)
-        if _fails(less):
+        if search.fails(less):
             part = less
     while irrelevant := [operation for operation in part if _is_irrelevant(operation, part)]:
         part = [operation for operation in part if operation not in irrelevant]
     return part
 
 
-def _shortest_prefix(history: list[Operation]) -> list[Operation]:
-    """Up to the first return after which no order is possible; what has not returned by then is pending."""
-    for end in sorted({operation.returned for operation in history if operation.returned < math.inf}):
-        prefix = [_cut(operation, end) for operation in history if operation.called < end]
-        prefix = [operation for operation in prefix if not (operation.returned > end and operation.observes_only)]
-        if _fails(prefix):
-            return prefix
-    return history
+@dataclass
+class _Search:
+    """What the search for the smallest part may still cost."""
+
+    left: int = MOST_CONFIGURATIONS
+    most: int = 10_000
+    """Of one of its searches: a part that takes more to judge is no evidence to show."""
+
+    def fails(self, history: History) -> bool:
+        """Whether the history is known not to be linearizable."""
+        most = min(self.most, self.left)
+        try:
+            found, tried = _search(history, most)
+        except TooHard:
+            found, tried = [], most
+        self.left -= tried
+        return found is None
 
 
-def _cut(operation: Operation, end: float) -> Operation:
-    if operation.returned <= end or operation.observes_only:
-        return operation
-    return replace(operation, outcome="unknown", returned=math.inf)
+def _shortest_prefix(history: list[Operation], search: _Search) -> list[Operation]:
+    """Up to the first return after which no order is possible; what has not returned by then is pending.
+
+    Each prefix of a history that is linearizable is so too, which allows to halve.
+    """
+    ends = sorted({operation.returned for operation in history if operation.returned < math.inf})
+    first = bisect_left(ends, True, key=lambda end: search.fails(_prefix(history, end)))
+    return _prefix(history, ends[first]) if first < len(ends) else history
+
+
+def _prefix(history: list[Operation], end: float) -> list[Operation]:
+    begun = [operation for operation in history if operation.called < end]
+    return [
+        operation if operation.returned <= end else _pending(operation)
+        for operation in begun
+        if operation.returned <= end or not operation.observes_only
+    ]
+
+
+def _pending(write: Operation) -> Operation:
+    return replace(write, outcome="unknown", returned=math.inf)
 
 
 def _is_irrelevant(operation: Operation, history: list[Operation]) -> bool:
@@ -178,13 +221,6 @@ def _is_irrelevant(operation: Operation, history: list[Operation]) -> bool:
         or (other.kind == "write_if" and other.expected == operation.value)
         for other in history
     )
-
-
-def _fails(history: History) -> bool:
-    try:
-        return not is_linearizable(history)
-    except TooHard:
-        return False  # not known to fail, so it is no evidence
 
 
 def as_text(history: History) -> str:

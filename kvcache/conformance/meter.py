@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from kvcache.errors import StoreUnavailable
+from kvcache.errors import InvalidKey, StoreUnavailable
 from kvcache.kvs import Capabilities, Condition, Match, Progress, Source, Stat, Store, Stored, Version
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Metered(Store):
         self.url = inner.url
         self.requests = 0
         self.written: set[str] = set()
-        """Keys that may be there since `allow`, unless they were deleted."""
+        """Keys that were written since `allow` and not deleted again."""
         self.exhausted = ""
         """Why the last check was stopped, if it was."""
         self._limit = 0
@@ -52,18 +52,28 @@ class Metered(Store):
             self.requests, self.exhausted, self.written = 0, "", set()
             self._limit, self._deadline = requests, deadline
 
-    def _ask(self, call: Callable[[], T], key: str | None = None) -> T:
+    def _ask(self, call: Callable[[], T], writes: str | None = None, removes: str | None = None) -> T:
         with self._lock:
-            if self.requests >= self._limit:
+            was_written = removes in self.written
+            self.written.discard(removes or "")
+            # What was written has still to be removed: that must always be within the limit.
+            if self.requests + len(self.written) >= self._limit:
                 self.exhausted = f"stopped after {self._limit} requests, the most that this check may cost"
             elif self._clock() >= self._deadline:
                 self.exhausted = "stopped: the time for the whole examination is over"
             if self.exhausted:
+                if removes is not None and was_written:
+                    self.written.add(removes)
                 raise Spent(self.exhausted)
             self.requests += 1
-            if key is not None:
-                self.written.add(key)
-        return call()
+            if writes is not None:
+                self.written.add(writes)
+        try:
+            return call()
+        except InvalidKey:
+            if writes is not None:
+                self.written.discard(writes)
+            raise
 
     def charge(self, requests: int) -> None:
         """Counts requests that others make for the check, past this object."""
@@ -105,7 +115,7 @@ class Metered(Store):
         return version
 
     def delete(self, key: str) -> None:
-        self._ask(lambda: self.inner.delete(key))
+        self._ask(lambda: self.inner.delete(key), removes=key)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         return self._counted(self._ask(lambda: self.inner.list(prefix)))

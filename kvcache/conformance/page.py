@@ -24,6 +24,7 @@ h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere } h2 { font-size: 1.1
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top;
   padding: .35rem .6rem; border-top: 1px solid var(--edge) }
+td:nth-child(2) { width: 62% }
 td.number { text-align: right; font-variant-numeric: tabular-nums } td.outcome { white-space: nowrap;
   font-weight: 600 }
 .kept { color: var(--good) } .broken { color: var(--bad) } .undecided { color: var(--odd) }

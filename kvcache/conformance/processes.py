@@ -34,7 +34,7 @@ def linearizable_across_processes(url: str, seed: int) -> Check:
     """The check whose processes open `url` and follow the scripts of `seed`."""
     return Check(
         name="linearizable_across_processes",
-        promise="What processes that read, write and delete one key at once see, is what one after the other could see.",
+        promise="What processes that read, write and delete one key at once see, one after the other could see.",
         needs=("atomic_replace",),
         run=partial(check_history_of_processes, url=url, seed=seed),
         at_most=PROCESSES * (LENGTH + OPENING) + 10,

@@ -21,7 +21,7 @@ def linearizable(seed: int) -> Check:
     """The check whose clients follow the scripts of `seed`."""
     return Check(
         name="linearizable",
-        promise="What threads that read, write and delete one key at once see, is what one after the other could see.",
+        promise="What threads that read, write and delete one key at once see, one after the other could see.",
         needs=("atomic_replace",),
         run=partial(check_history, seed=seed),
         at_most=CLIENTS * LENGTH * ROUNDS + 50,

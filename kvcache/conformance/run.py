@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from kvcache.url import open_store, parse_store_url
 Outcome = Literal["kept", "broken", "not offered", "undecided"]
 TIME_LIMIT: Final = 300.0
 """Seconds for all checks together."""
+_LINE: Final = 400
+"""Characters of a line of evidence: some keys are long."""
 _PROBED: Final = frozenset({"s3", "gs"})
 """Schemes whose stores are asked at opening whether they honour conditions, and used without them if they do not."""
 
@@ -53,7 +54,7 @@ def unprobed(url: str) -> str:
 
 def most_requests(checks: Iterable[Check]) -> int:
     """How many requests these checks cost together at the most, their removal of keys included."""
-    return sum(check.at_most for check in checks)
+    return sum(check.at_most + 1 for check in checks)  # and one to ask whether the store still answers
 
 
 def examine(
@@ -67,13 +68,19 @@ def examine(
     """The findings of the checks, each told as soon as it is there. Never raises for what the store does.
 
     No check goes on after its `at_most` requests or after `time_limit` seconds of them all (a request that is under
-    way is waited for); what is left is undecided. Keys that a check could not remove are removed.
+    way is waited for); what is left is undecided. A store that has stopped answering is asked no more. Keys that a
+    check could not remove are removed.
     """
     metered = Metered(store, clock)
     deadline = clock() + time_limit
     findings = []
+    silent = False
     for check in checks:
-        finding = _examine(metered, check, deadline, clock)
+        if silent:
+            finding = Finding(check, "undecided", "not asked: the store had stopped answering", 0, 0.0)
+        else:
+            finding = _examine(metered, check, deadline, clock)
+            silent = finding.outcome == "undecided" and not metered.exhausted and _is_silent(store)
         findings.append(finding)
         tell(finding)
     return tuple(findings)
@@ -93,11 +100,28 @@ def _examine(store: Metered, check: Check, deadline: float, clock: Callable[[], 
         finding = replace(finding, outcome="undecided", evidence=store.exhausted)
     if finding.outcome in ("broken", "undecided"):
         _remove(store)
-    return replace(finding, requests=store.requests, seconds=clock() - began)
+    evidence = "\n".join(line[:_LINE] for line in finding.evidence.replace(f"{store.url}: ", "").splitlines())
+    return replace(finding, evidence=evidence, requests=store.requests, seconds=clock() - began)
+
+
+def _is_silent(store: Store) -> bool:
+    """Whether the store does not answer at all, rather than to one request that it cannot stand."""
+    try:
+        store.stat("kvcache-contract/never-written")
+    except StoreUnavailable:
+        return True
+    except Exception:  # whatever it said, it said something
+        return False
+    return False
 
 
 def _remove(store: Metered) -> None:
     """Removes what the check wrote, past the meter: it may have been stopped before it could."""
     for key in sorted(store.written):
-        with contextlib.suppress(KVCacheError):  # the store is broken, or does not answer: it was tried
+        store.charge(1)
+        try:
             store.inner.delete(key)
+        except StoreUnavailable:
+            return  # nor will it answer for the next one, and each can take its whole time-out
+        except KVCacheError:
+            continue  # it is broken: it was tried

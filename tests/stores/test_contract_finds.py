@@ -419,7 +419,7 @@ FOUND_BY: dict[type[Store], set[str]] = {
     CreatesOnVanished: {"vanished"},
     NeverCreatesAgain: {"create_again"},
     RefusesAndWrites: {"create_only", "match_of_odd_values"},
-    ChecksThenActs: {"create_race", "match_race", "no_lost_update"},
+    ChecksThenActs: {"create_race", "match_race", "no_lost_update", "linearizable"},
     WritesInPieces: {"no_torn_read"},
     UploadsInPlace: {"upload_that_breaks"},
     UploadsFromTheStart: {"upload_of_file_objects"},
