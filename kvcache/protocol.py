@@ -178,6 +178,9 @@ def _claimed(flight: Flight, claiming: Claiming, came: Input, now: Now) -> Step:
 
 def _lead(flight: Flight, claiming: Claiming, version: Version, now: Now) -> Step:
     record = claiming.record
+    if now.mono - claiming.sent_at >= flight.policy.lease:
+        # This node stood still for a lease: somebody may lead, or may have led, in its place.
+        return Step(replace(flight, phase=Looking()), ev.Read())
     claim = Claim(record, version, claiming.sent_at, frozenset({record.nonce}))
     deadline = now.mono + flight.policy.load_timeout
     loading = Loading(claim, now.mono, deadline, claiming.sent_at + flight.policy.lease / 3)
@@ -501,6 +504,7 @@ def _recalled(flight: Flight, why: str, came: Input, now: Now) -> Step:
             answer=came.answer,
             as_of=now.store - came.age,
             since=now.mono - came.age,
+            own=True,
             due_age=flight.policy.due_age(now.chance),
         )
         flight = replace(flight, held=held)
@@ -511,7 +515,11 @@ def _recalled(flight: Flight, why: str, came: Input, now: Now) -> Step:
 def _unshared(flight: Flight, own: Answer | None, came: ev.LoadFailed | None, store_why: str, now: Now) -> Step:
     """A call made because the store was down: for this node alone."""
     if own is not None:
-        return _give_own(replace(flight, held=_with_own(flight, answered(own, nonce=now.nonce), None, now)), own, now)
+        held = _with_own(flight, answered(own, nonce=now.nonce), None, now)
+        if held.answer is own:
+            # Dated by a clock that may never have seen the store's: what is certain is when it came in.
+            held = replace(held, own=True)
+        return _give_own(replace(flight, held=held), own, now)
     if came is None:
         raise ValueError("neither an answer nor a failure")
     wait = flight.policy.ttl

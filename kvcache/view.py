@@ -68,7 +68,8 @@ class Held:
     `as_of` is when the answer was fetched, in store time and never in the future of the look that found it; `since`
     is when this node first saw it, and `version_since` the record's version, on its monotonic clock. Until `look_at`
     (monotonic) nothing is asked of the store: `age_then` was the answer's age at `then`, `on_error` says why it is
-    stale. `called_at`: when this node last called the upstream by itself because the store was down.
+    stale. `called_at`: when this node last called the upstream by itself, the store being down. `own`: it dated the
+    answer itself, by a clock that may never have seen the store's; what is certain is how long it has been in hand.
     """
 
     answer: Answer | None = None
@@ -85,13 +86,17 @@ class Held:
     retry_at: float = -math.inf
     called_at: float = -math.inf
     on_error: bool = False
+    own: bool = False
 
     def age(self, now: Now) -> float:
+        if self.own:
+            return max(now.mono - self.since, 0.0)
         return max(now.store - self.as_of, now.mono - self.since, 0.0)
 
     def anchored(self, now: Now) -> float:
         """`as_of` on the store's clock as it goes now: what has been known for t seconds is at least t old."""
-        return min(self.as_of, now.store - (now.mono - self.since))
+        known = now.store - (now.mono - self.since)
+        return known if self.own else min(self.as_of, known)
 
     def fresh(self, policy: Policy, age: float) -> bool:
         return self.answer is not None and age < policy.ttl and not self.invalidated
@@ -148,6 +153,7 @@ def absorb(policy: Policy, held: Held, record: Record, version: Version | None, 
         since=now.mono,
         due_age=policy.due_age(now.chance),
         invalidated=record.invalidated,
+        own=False,
     )
 
 

@@ -23,7 +23,7 @@ from py7zr.io import Py7zIO, WriterFactory
 
 from dewy.archive.limits import KIB
 from dewy.archive.policy import Entry, Kind, split
-from dewy.archive.streams import CHUNK, MEMORY
+from dewy.archive.streams import CHUNK, FAILURES, MEMORY
 from dewy.archive.writer import OpenFile, Writer
 from dewy.errors import BadArchive, UnsafeArchive, printable
 
@@ -38,13 +38,18 @@ _DIRECTORY_BYTES = 256  # bytes of the directory for one entry; a name of 60 cha
 _START = struct.Struct("<6s2sLQQL")  # signature, version, CRC, offset, size and CRC of the directory
 _SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 _ENCODED = b"\x17"
-_LZMA, _LZMA2, _PPMD = b"\x03\x01\x01", b"\x21", b"\x03\x04\x01"
-_ZSTD, _BROTLI = b"\x04\xf7\x11\x01", b"\x04\xf7\x11\x02"
+_LZMA, _LZMA2, _ZSTD, _AES = b"\x03\x01\x01", b"\x21", b"\x04\xf7\x11\x01", b"\x06\xf1\x07\x01"
+_CODERS = {
+    *(_LZMA, _LZMA2, _ZSTD, b"\x00", b"\x04\x01\x08", b"\x04\x02\x02"),  # the last three: stored, deflate, bzip2
+    *(b"\x03", b"\x04", b"\x03\x03\x01\x03", b"\x07", b"\x03\x03\x05\x01"),  # filters: delta, and BCJ for x86 and ARM
+}
+"""The coders that are trusted with hostile bytes: those of the standard library, and filters that 7-Zip sets by itself.
+The others are refused: pyppmd corrupts the heap, and py7zr can only unpack Brotli that is not dense."""
 _EPOCH = 11_644_473_600  # seconds from 1601, where a FILETIME starts, to 1970
 
 _FAILURES = (
-    *(ArchiveError, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError, TypeError, LookupError),
-    *(AttributeError, AssertionError, ArithmeticError, RuntimeError),
+    *(ArchiveError, PasswordRequired, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError, TypeError),
+    *(LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError),
 )
 """What py7zr raises for bad data: it follows hostile bytes with few checks of its own, so nearly anything."""
 
@@ -55,8 +60,6 @@ def unpack(file: BinaryIO, root: Path, writer: Writer) -> None:
         feed = _Feed(file)
         _check_directory(feed, writer.meter.limits.entries)
         with py7zr.SevenZipFile(cast(BinaryIO, feed), "r") as archive:
-            if archive.needs_password():
-                raise BadArchive("encrypted")
             for folder in _folders(archive):
                 _check_coders(folder)
                 if folder.files:
@@ -69,8 +72,6 @@ def unpack(file: BinaryIO, root: Path, writer: Writer) -> None:
                 factory.admit(_entry(member))
             archive.extractall(path=root, factory=factory)
             factory.finish()
-    except PasswordRequired as error:
-        raise BadArchive("encrypted") from error
     except _FAILURES as error:
         raise BadArchive(f"the archive is corrupt, or no 7z that can be read ({_reason(error)})") from error
 
@@ -112,7 +113,12 @@ class _Bounded:
 
     def decompress(self, fp: Any, max_length: int) -> Any:
         self._feed.most = self._most
-        return self._inner.decompress(fp, min(max_length, CHUNK))
+        try:
+            return self._inner.decompress(fp, min(max_length, CHUNK))
+        except FAILURES as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # not bz2's, but the disk's, from reading the archive
+            raise BadArchive(f"the archive is corrupt ({error})") from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -231,6 +237,8 @@ def _check_directory(feed: _Feed, entries: int) -> None:
         unpacked = sum(sum(folder.unpacksizes) for folder in folders)
         if unpacked > most:
             raise UnsafeArchive(f"a directory of {unpacked} bytes")
+        for folder in folders:
+            _check_coders(folder)
     feed.seek(0)
 
 
@@ -241,19 +249,22 @@ def _folders(archive: Any) -> list[Any]:
 
 
 def _check_coders(folder: Any) -> None:
-    """Refuses a dictionary that is too large, for raw decompressors take whatever the archive asks for; and Brotli, of
-    which py7zr can only unpack what is not dense."""
+    """Refuses coders that are not trusted, and dictionaries that are too large: raw decompressors take what they are
+    told to."""
     for coder in folder.coders:
-        if coder["method"] == _BROTLI:
-            raise BadArchive("an unsupported compression method (Brotli)")
-        needed = _dictionary(coder["method"], coder.get("properties") or b"")
+        method = coder["method"]
+        if method == _AES:
+            raise BadArchive("encrypted")
+        if method not in _CODERS:
+            raise BadArchive(f"an unsupported compression method ({method.hex()})")
+        needed = _dictionary(method, coder.get("properties") or b"")
         if needed > MEMORY:
             raise UnsafeArchive(f"needs {needed} bytes of memory to unpack")
 
 
 def _dictionary(method: bytes, properties: bytes) -> int:
     """Bytes of memory that a coder asks for in its properties."""
-    if method in (_LZMA, _PPMD) and len(properties) >= 5:
+    if method == _LZMA and len(properties) >= 5:
         return int.from_bytes(properties[1:5], "little")
     if method == _LZMA2 and properties:
         return (2 | (properties[0] & 1)) << (properties[0] // 2 + 11)

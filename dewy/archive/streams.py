@@ -98,7 +98,7 @@ def zstandard() -> Decompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
 
 
-_FAILURES = (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError, ValueError, OSError)
+FAILURES = (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError, ValueError, OSError)
 """What decompressors raise for bad data; bz2 says it with OSError, so they are caught around the call alone."""
 
 
@@ -134,7 +134,7 @@ def decompressed(source: Iterator[bytes], make: Maker, *, joined: bool = True) -
                     raise BadArchive("the archive is truncated")
             try:
                 out = decompressor.decompress(data, CHUNK)
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise BadArchive(f"the archive is corrupt ({error})") from error
             data = b""
             if out:

@@ -63,8 +63,10 @@ _DENIED_CODES: Final = frozenset(
         *("TokenRefreshRequired", "RequestTimeTooSkewed"),
     }
 )
-_SEND_AGAIN_CODES: Final = frozenset({"RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"})
-"""S3's 400s that say that the request was damaged or cut short on its way."""
+_SEND_AGAIN_CODES: Final = frozenset(
+    {"RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "Md5Mismatch"}
+)
+"""The 400s that say that the request was damaged or cut short on its way."""
 _BUCKET_CODES: Final = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"})
 _SIZE_CODES: Final = frozenset({"EntityTooLarge", "RequestBodyTooLarge"})
 _NAME_CODES: Final = frozenset({"KeyTooLongError", "InvalidObjectName", "InvalidResourceName"})

@@ -106,6 +106,8 @@ class ObjectStore(Store):
         return wait_for(self.download_async(key, path, progress))
 
     def list(self, prefix: str = "") -> Iterator[str]:
+        if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in prefix):
+            return iter(())  # no key holds a control character, and not every service takes the question
         names = self._names(self._prefix + prefix)
         if not self._bucket.sorted_pages:
             names = iter(sorted(names))

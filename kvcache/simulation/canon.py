@@ -6,51 +6,79 @@ from __future__ import annotations
 import enum
 import hashlib
 import marshal
-import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvcache.record import Record
-from kvcache.simulation.smallworld import Node, State
+from kvcache.simulation.smallworld import MARKS, State
 from kvcache.view import Policy
 
+NAME, STORE_TIME, MONO_TIME = "a name", "store time", "a monotonic clock's time"
+"""What stands in the place of those that were taken out."""
+Form = tuple[bytes, tuple[float, ...], tuple[float, ...]]
 
-def fingerprint(state: State) -> bytes:
-    """Equal for states that differ only in names, in the hour, and in which node is which.
 
-    Names are renamed in the order in which they are met; where that order depends on which of two equal nodes comes
-    first, two such states may be taken for different ones, which costs time and hides nothing.
-    """
-    walk = _Walk(state)
-    walk.all((state.asks, state.faults, state.pauses))
-    walk.all((state.cell.record, state.cell.state, state.cell.by))
-    for node in sorted(state.nodes, key=walk.rank):
-        walk.one(node)
-    walk.one(state.limbo)
-    return hashlib.blake2b(marshal.dumps(walk.out, 2), digest_size=16).digest()
+class Shape(NamedTuple):
+    """One part of a state, with its names and its times taken out of it."""
+
+    rest: bytes
+    names: tuple[str, ...]
+    store_times: tuple[float, ...]
+    mono_times: tuple[float, ...]
+
+    def form(self, state: State) -> Form:
+        """What is left of it when no name counts and times are distances from now."""
+        ages = tuple([round(at - state.store_time, 6) for at in self.store_times])
+        return self.rest, ages, tuple([round(at - state.mono, 6) for at in self.mono_times])
+
+
+class Canon:
+    """Fingerprints of states. Most parts of a state are parts of its predecessor, so their shapes are remembered."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[int, tuple[Any, Shape]] = {}  # by identity; the part is kept, so that its id stays its own
+
+    def fingerprint(self, state: State) -> bytes:
+        """Equal for states that differ only in names, in the hour, and in which node is which.
+
+        Names are renamed in the order in which they are met; where that depends on which of two like nodes comes
+        first, such states may be taken for different ones, which costs time and hides nothing.
+        """
+        nodes = [(shape.form(state), shape.names) for shape in map(self._shape, state.nodes)]
+        nodes.sort(key=lambda node: node[0])
+        others = [(shape.form(state), shape.names) for shape in map(self._shape, (state.cell, *state.limbo))]
+        names: dict[str, int] = {}
+        out: list[Any] = [state.asks, state.faults, state.pauses]
+        for form, named in (*others, *nodes):
+            out.append(form)
+            out.append([names.setdefault(name, len(names)) for name in named])
+        return hashlib.blake2b(marshal.dumps(out, 2), digest_size=16).digest()
+
+    def _shape(self, part: Any) -> Shape:
+        known = self._shapes.get(id(part))
+        if known is None:
+            if len(self._shapes) > 50_000:
+                self._shapes.clear()
+            known = self._shapes[id(part)] = part, _Walk().shape(part)
+        return known[1]
 
 
 class _Walk:
-    """One walk through a state, which writes down all that is in it."""
+    """One walk through a part of a state, which sorts what is in it."""
 
-    def __init__(self, state: State) -> None:
-        self.out: list[Any] = []
-        self.names: dict[str, int] = {}
-        self.met: dict[int, int] = {}  # records, by identity: most stand in a state more than once
-        self.store_time, self.mono = state.store_time, state.mono
+    def __init__(self) -> None:
+        self.rest: list[Any] = []
+        self.names: list[str] = []
+        self.store_times: list[float] = []
+        self.mono_times: list[float] = []
+        self.met: dict[int, int] = {}  # records, by identity: most are met more than once
 
-    def rank(self, node: Node) -> tuple[Any, ...]:
-        """An order of the nodes that depends on no name."""
-        step, held = node.step, node.held
-        phase = "" if step is None else type(step.flight.phase).__name__ + type(step.effect).__name__
-        return phase, self.shift(held.look_at), self.shift(held.as_of), self.shift(node.given), self.shift(node.due)
-
-    def shift(self, moment: float) -> float:
-        if moment > 1.5e9:
-            return round(moment - self.store_time, 6)
-        return round(moment - self.mono, 6) if moment > 5e8 else moment
+    def shape(self, part: Any) -> Shape:
+        self.one(part)
+        rest = marshal.dumps(self.rest, 2)
+        return Shape(rest, tuple(self.names), tuple(self.store_times), tuple(self.mono_times))
 
     def all(self, things: tuple[Any, ...]) -> None:
         for thing in things:
@@ -59,31 +87,39 @@ class _Walk:
     def one(self, thing: Any) -> None:
         kind = type(thing)
         if kind is str:
-            self.out.append(self.names.setdefault(thing, len(self.names)) if thing[:1] in _MARKS else thing)
+            if thing[:1] in MARKS:
+                self.names.append(thing)
+                thing = NAME
+            self.rest.append(thing)
         elif kind is float:
-            self.out.append(self.shift(thing) if thing != math.inf else thing)
+            if thing > 1.5e9:
+                self.store_times.append(thing)
+                thing = STORE_TIME
+            elif thing > 5e8:
+                self.mono_times.append(thing)
+                thing = MONO_TIME
+            self.rest.append(thing)
         elif thing is None or kind is int or kind is bool:
-            self.out.append(thing)
+            self.rest.append(thing)
         elif kind is tuple:
-            self.out.append(len(thing))
+            self.rest.append(len(thing))
             self.all(thing)
         elif kind is frozenset:
-            self.out.append(len(thing))
+            self.rest.append(len(thing))
             self.all(tuple(sorted(thing)))
         elif kind is Policy:
             self.one(thing.node)
         elif isinstance(thing, enum.Enum):
-            self.out.append(thing.name)
+            self.rest.append(thing.name)
         elif kind is Record and id(thing) in self.met:
-            self.out.append(-1 - self.met[id(thing)])
+            self.rest.append(-1 - self.met[id(thing)])
         else:
             if kind is Record:
                 self.met[id(thing)] = len(self.met)
-            self.out.append(kind.__name__)
+            self.rest.append(kind.__name__)
             self.all(_parts(kind)(thing))
 
 
-_MARKS = frozenset("#@%!")
 _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
 
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from kvcache.simulation.canon import fingerprint
+from kvcache.simulation.canon import Canon
 from kvcache.simulation.monitors import Violation
 from kvcache.simulation.recovery import judge_recovery
 from kvcache.simulation.smallworld import Bounds, Move, State, make, moves, start
@@ -52,6 +52,7 @@ def explore(bounds: Bounds, *, depth: int = 1000, states: int = 10**9, recover_e
     From every `recover_every`-th state one node goes on undisturbed, and has to put things right (I6, I8); 0: none.
     """
     found = Found()
+    fingerprint = Canon().fingerprint
     root = start(bounds)
     seen: dict[bytes, tuple[bytes, Move] | None] = {fingerprint(root): None}
     queue: deque[tuple[State, bytes, int]] = deque([(root, fingerprint(root), 0)])

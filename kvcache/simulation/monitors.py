@@ -39,20 +39,21 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What the store holds, which of all its states this is, and the process that wrote it ("": a stranger)."""
+    """What the store holds, the name of the write that made this state of it, and its writer ("": a stranger)."""
 
     record: Record | Garbage | None
     state: str
-    by: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A write on its way: the state of the store that its writer decided on, and the claim it belongs to."""
+    """A write on its way. `on`: the state of the store that its writer decided on; `name` stays when it is resent."""
 
     record: Record
     match: Condition
     by: str
+    name: str
     on: str
     claim: str
 

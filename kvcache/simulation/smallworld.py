@@ -16,7 +16,7 @@ from kvcache import events as ev
 from kvcache import protocol
 from kvcache.clock import Now
 from kvcache.kvs import ANYWAY, Condition, Version
-from kvcache.phases import Claiming, Step
+from kvcache.phases import Claiming, Publishing, Renewing, Step
 from kvcache.record import Record
 from kvcache.simulation.monitors import (
     Cell,
@@ -30,6 +30,8 @@ from kvcache.simulation.monitors import (
 )
 from kvcache.view import NOTHING, Held, Policy, hit
 
+MARKS = frozenset("#@%!")
+"""What names begin with: of nonces, processes, answers, and ghosts."""
 STORE_ORIGIN = 2e9
 """Store time when the world begins: every float above 1.5e9 is store time."""
 MONO_ORIGIN = 1e9
@@ -66,8 +68,8 @@ class Contents(Version):
 class Node:
     """One process. A flight takes `held` along; `given` is when the newest answer given to a caller was made.
 
-    Ghosts, which only the monitors see: `seen` is the state of the store that it read, or wrote, last; `claim` names
-    the claim it is making or holds, `won` says that this claim landed.
+    Ghosts, which only the monitors see: `seen` is the state of the store that it read, or wrote, last; `write` names
+    its last write, `claim` the claim it is making or holds, and `won` says that this claim landed.
     """
 
     policy: Policy
@@ -77,6 +79,7 @@ class Node:
     delivered: bool = False
     given: float = 0.0
     seen: str = ""
+    write: str = ""
     claim: str = ""
     won: bool = False
 
@@ -121,7 +124,7 @@ SPOILT = ("garbage", "deleted")
 
 def start(bounds: Bounds) -> State:
     nodes = tuple(Node(replace(bounds.policy, node=f"@{i}")) for i in range(bounds.nodes))
-    return State(0.0, Cell(None, "!0", ""), nodes, (), bounds.asks, bounds.faults, bounds.pauses, bounds.nodes + 1)
+    return State(0.0, Cell(None, "!0"), nodes, (), bounds.asks, bounds.faults, bounds.pauses, bounds.nodes + 1)
 
 
 def fresh(mark: str, state: State) -> str:
@@ -198,7 +201,7 @@ def make(state: State, move: Move, bounds: Bounds) -> State:
             after, _ = _land(replace(state, limbo=rest), state.limbo[index])
         case Move("store", _, how):
             record = Garbage(fresh("#", state)) if how == "garbage" else None
-            cell = Cell(record, fresh("!", state), "")
+            cell = Cell(record, fresh("!", state))
             after = replace(_charge(state, how), cell=cell, names=state.names + 1)
         case Move("pause", _, how):
             due = _next_due(state) if how.startswith("until") else state.time + float(how.split()[0])
@@ -248,7 +251,7 @@ def _go(state: State, who: int, how: str, bounds: Bounds) -> State:
             state = _with(state, who, replace(node, seen=state.cell.state))
             return _advance(state, who, read(state.cell), bounds)
         case ev.Write(record, match):
-            sent = Sent(record, match, node.policy.node, node.seen, node.claim)
+            sent = Sent(record, match, node.policy.node, node.write, node.seen, node.claim)
             state, came = _write(state, sent, how)
             if isinstance(came, ev.Landed):
                 state = _with(state, who, replace(state.nodes[who], seen=state.cell.state))
@@ -296,8 +299,8 @@ def _land(state: State, sent: Sent) -> tuple[State, ev.Landed | ev.Refused]:
     if not _holds(sent.match, state.cell):
         return state, ev.Refused()
     judge_write(state.cell, sent, state.store_time, state.nodes[0].policy)
-    cell = Cell(sent.record, fresh("!", state), sent.by)
-    state = replace(state, cell=cell, names=state.names + 1)
+    cell = Cell(sent.record, sent.name, sent.by)
+    state = replace(state, cell=cell)
     for who, node in enumerate(state.nodes):
         if node.claim == sent.claim and node.policy.node == sent.by:
             state = _with(state, who, replace(node, won=True))
@@ -332,8 +335,13 @@ def _on(state: State, who: int, node: Node, step: Step) -> State:
         case ev.Stop():
             node = Node(node.policy, step.flight.held, given=node.given)
         case ev.Write():
-            if isinstance(step.flight.phase, Claiming) and step.flight.phase.sent == 1:
-                node = replace(node, claim=fresh("!", state), won=False)
+            phase = step.flight.phase
+            assert isinstance(phase, Claiming | Renewing | Publishing), "nobody else writes"
+            if isinstance(phase, Renewing) or phase.sent == 1:  # else it is sent again
+                name = fresh("!", state)
+                node = replace(node, write=name)
+                if isinstance(phase, Claiming):
+                    node = replace(node, claim=name, won=False)
                 state = replace(state, names=state.names + 1)
         case ev.StartLoad(_, _, until):
             judge_load(step.flight, won=node.won)

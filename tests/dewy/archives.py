@@ -108,9 +108,15 @@ def zip_of(*members: tuple[str, bytes, int], system: int = 3, method: int = zipf
     return data.getvalue()
 
 
-def sevenzip_of(archive: Path, members: Iterable[tuple[str, bytes, int]], **options: object) -> Path:
-    """A 7z of (name, content, st_mode), however strange. py7zr writes no hostile names: they come after."""
+def sevenzip_of(
+    archive: Path, members: Iterable[tuple[str, bytes, int]], *, plain: bool = False, **options: object
+) -> Path:
+    """A 7z of (name, content, st_mode), however strange. py7zr writes no hostile names: they come after.
+
+    `plain`: the directory is left unpacked.
+    """
     with py7zr.SevenZipFile(archive, "w", **options) as out:
+        out.set_encoded_header_mode(not plain)
         for number, (name, content, mode) in enumerate(members):
             out.writestr(content, f"placeholder-{number}")
             entry = out.header.files_info.files[-1]

@@ -357,6 +357,61 @@ def test_a_flipped_byte_is_noticed_or_harmless(suffix: str, data: st.DataObject)
             assert sorted(contents) == sorted([CONTENT, CONTENT[::-1]])
 
 
+@settings(max_examples=150, deadline=None)
+@given(suffix=st.sampled_from([".tar", ".zip", ".7z"]), data=st.data())
+def test_lies_with_the_right_check_sums(suffix: str, data: st.DataObject) -> None:
+    """What somebody writes who knows the format: fields changed at will, and check sums made to fit."""
+    lie = bytearray(LYING[suffix])
+    start = {".tar": 0, ".zip": lie.find(b"PK\1\2"), ".7z": 32 + struct.unpack_from("<Q", lie, 12)[0]}[suffix]
+    for _ in range(data.draw(st.integers(1, 4), label="changes")):
+        at = data.draw(st.integers(start, len(lie) - 1), label="at")
+        lie[at] = data.draw(st.sampled_from([0, 1, 0x20, 0x2F, 0x37, 0x7F, 0x80, 0xFF]), label="value")
+        if suffix == ".tar":
+            block = at // 512 * 512
+            lie[block + 148 : block + 156] = b" " * 8
+            lie[block + 148 : block + 156] = f"{sum(lie[block : block + 512]):06o}\0 ".encode()
+    if suffix == ".7z":
+        lie = bytearray(_with_directory(bytes(lie), bytes(lie)))
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / f"a{suffix}").write_bytes(lie)
+        try:
+            extract(place / f"a{suffix}", place / "out", durable=False)
+        except ArchiveError:
+            assert list(look(place)) == [f"a{suffix}"]
+
+
+@pytest.mark.parametrize(
+    "coder", [b"\x03\x04\x01", b"\x04\xf7\x11\x02", b"\x04\x01\x09"], ids=["PPMd", "Brotli", "Deflate64"]
+)
+def test_7z_of_a_coder_that_is_not_trusted(coder: bytes, tmp_path: Path) -> None:
+    """The first corrupts the heap of the process if the archive is malformed, and the process may be root's."""
+    bzip2 = [{"id": py7zr.FILTER_BZIP2}] if len(coder) == 3 else [{"id": py7zr.FILTER_ZSTD, "level": 1}]
+    data = sevenzip_of(tmp_path / "a", [("a", b"x", 0)], filters=bzip2, plain=True).read_bytes()
+    (tmp_path / "a").unlink()
+    standing = b"\x04\x02\x02" if len(coder) == 3 else b"\x04\xf7\x11\x01"
+    assert data.count(standing) == 1
+    lie = _with_directory(data, data.replace(standing, coder))
+    assert f"an unsupported compression method ({coder.hex()})" in str(refused(lie, "a.7z", tmp_path))
+
+
+def test_7z_whose_directory_is_packed_by_a_coder_that_is_not_trusted(tmp_path: Path) -> None:
+    data = sevenzip_of(tmp_path / "a", [("a", b"x", 0)], filters=[{"id": py7zr.FILTER_BZIP2}]).read_bytes()
+    (tmp_path / "a").unlink()
+    start = 32 + struct.unpack_from("<Q", data, 12)[0]
+    assert data[start:].count(b"\x21\x21\x01") == 1  # one coder, its name of one byte, with one property
+    lie = _with_directory(data, data[:start] + data[start:].replace(b"\x21\x21\x01", b"\x21\x22\x01"))
+    assert "an unsupported compression method (22)" in str(refused(lie, "a.7z", tmp_path))
+
+
+def _with_directory(original: bytes, changed: bytes) -> bytes:
+    """A 7z with a changed directory, its check sums made to fit."""
+    lie = bytearray(changed)
+    struct.pack_into("<L", lie, 28, zlib.crc32(lie[32 + struct.unpack_from("<Q", original, 12)[0] :]))
+    struct.pack_into("<L", lie, 8, zlib.crc32(lie[12:32]))
+    return bytes(lie)
+
+
 CONTENT = bytes(range(256)) * 3
 
 
@@ -376,6 +431,21 @@ def _damaged(suffix: str) -> bytes:
 
 
 DAMAGED = {suffix: _damaged(suffix) for suffix in [".tar.gz", ".tar.xz", ".tar.zst", ".zip", ".7z"]}
+
+
+def _lying(suffix: str) -> bytes:
+    entries = [("a", b"x" * 700, stat.S_IFREG | 0o644), ("d/b", b"y", 0), ("l", b"a", stat.S_IFLNK | 0o777)]
+    if suffix == ".zip":
+        return zip_of(*entries, ("e/", b"", stat.S_IFDIR | 0o755))
+    if suffix == ".7z":
+        with tempfile.TemporaryDirectory() as place:
+            return sevenzip_of(Path(place) / "a.7z", entries, plain=True).read_bytes()
+    return tar_of(
+        member("a", b"x" * 700), directory("d"), symlink("l", "a"), hardlink("h", "a"), member("n" * 150, b"y")
+    )
+
+
+LYING = {suffix: _lying(suffix) for suffix in [".tar", ".zip", ".7z"]}
 
 # ------------------------------------------------------------- anything at all: refused, or inside of the directory
 

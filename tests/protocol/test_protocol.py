@@ -10,6 +10,7 @@ from kvcache import events as ev
 from kvcache.clock import Now
 from kvcache.codec import decode, encode
 from kvcache.events import Fail, Give
+from kvcache.kvs import Version
 from kvcache.protocol import advance, begin
 from kvcache.record import Answer, Lock, Record
 from kvcache.view import NOTHING, Policy, absorb, lock_left
@@ -370,6 +371,33 @@ def test_a_store_that_can_be_read_but_not_written_is_as_good_as_down(world, came
     assert world.is_loading(first) and world.data is None  # this node's own call
     world.finish_load(first, "ok")
     assert first.last_given == 1
+
+
+def test_an_answer_of_ones_own_outlives_the_moment_in_which_the_clock_is_put_right():
+    """Found by the simulator: I3 and I9, for a node that called the upstream before it ever saw the store's clock."""
+    policy, slow = Policy(ttl=60.0, node="a"), -1000.0
+    step = begin("key", policy, NOTHING)
+    step = advance(step.flight, ev.ReadFailed("time-out"), Now(1.7e9 + slow, 10.0, 0.5, "n1"))
+    step = advance(step.flight, ev.Recalled(None), Now(1.7e9 + slow, 10.0, 0.5, "n2"))
+    step = advance(step.flight, ev.LoadDone("new"), Now(1.7e9 + 1 + slow, 11.0, 0.5, "n3"))
+    assert isinstance(step.deliver, Give) and step.deliver.answer.value == "new"
+    step = begin("key", policy, step.flight.held)
+    older = ev.Found(Record("n0", Answer("old", 1.7e9 - 5)), Version("1"))
+    step = advance(step.flight, older, Now(1.7e9 + 15, 25.0, 0.5, "n4"))
+    assert isinstance(step.deliver, Give) and step.deliver.answer.value == "new"
+    assert step.deliver.age < 15
+
+
+def test_a_leader_that_stood_still_for_a_lease_looks_again_before_it_calls(world):
+    """Found by the simulator: I5, for a node paused while the reply to its claim is under way."""
+    first = world.nodes[0]
+    world.ask(first)
+    world.perform(first)
+    world.time += 31  # the claim lands late, by the clock of the node
+    world.perform(first)
+    assert not world.is_loading(first)
+    go(world, first)
+    assert len(world.calls) == 1
 
 
 def test_refresh_ahead_looks_before_the_end_of_the_ttl():

@@ -59,6 +59,22 @@ def fake_gcs(request: pytest.FixtureRequest, fresh: str) -> Store:
     return _bucket(request, "fake_gcs", fresh)
 
 
+def azurite(request: pytest.FixtureRequest, fresh: str) -> Store:
+    return _bucket(request, "azurite", fresh)
+
+
+def fsspec_local(request: pytest.FixtureRequest, fresh: str) -> Store:
+    return kvcache.url.open_store(f"local://{request.getfixturevalue('tmp_path')}/{fresh}")
+
+
+def fsspec_dir(request: pytest.FixtureRequest, fresh: str) -> Store:
+    return kvcache.url.open_store(f"dir::file://{request.getfixturevalue('tmp_path')}/{fresh}")
+
+
+def fsspec_memory(request: pytest.FixtureRequest, fresh: str) -> Store:
+    return kvcache.url.open_store(f"dir::memory://{fresh}")
+
+
 def _bucket(request: pytest.FixtureRequest, server: str, fresh: str) -> Store:
     """A store under a prefix of its own, with the server's credentials in the environment."""
     started = request.getfixturevalue(server)
@@ -78,6 +94,10 @@ STORES: dict[str, OpenStore] = {
     "seaweedfs": seaweedfs,
     "moto": moto,
     "fake-gcs": fake_gcs,
+    "azurite": azurite,
+    "fsspec-local": fsspec_local,
+    "fsspec-dir": fsspec_dir,
+    "fsspec-memory": fsspec_memory,
 }
 
 

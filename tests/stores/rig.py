@@ -53,8 +53,8 @@ def rigged(request: pytest.FixtureRequest, name: str, options: str = "") -> Iter
     bucket, prefix = bucket_of(server), f"{uuid.uuid4().hex[:12]}/"
     with (
         HttpProxy(server.port) as proxy,
-        opened(server.store_url(bucket, prefix, endpoint=proxy.url) + f"&check=off{options}") as store,
-        opened(server.store_url(bucket, prefix) + "&check=off") as behind,
+        store_at(server, bucket, prefix, proxy.url, f"check=off{options}") as store,
+        store_at(server, bucket, prefix, None, "check=off") as behind,
     ):
         store.delete("warm")  # a client, and a connection
         proxy.wait_idle()
@@ -68,15 +68,20 @@ _buckets: dict[Any, str] = {}
 def bucket_of(server: Any) -> str:
     """The one bucket that all tests share: SeaweedFS takes seconds to make one and to write to it first."""
     if server not in _buckets:
-        _buckets[server] = server.create_bucket()
+        _buckets[server] = server.create_container() if server.name == "azurite" else server.create_bucket()
     return _buckets[server]
 
 
-@contextlib.contextmanager
-def opened(url: str) -> Iterator[ObjectStore]:
-    with kvcache.url.open_store(url) as store:
-        assert isinstance(store, ObjectStore)
-        yield store
+def store_at(server: Any, bucket: str, prefix: str, endpoint: str | None, options: str) -> ObjectStore:
+    """A store on the server, by way of `endpoint` (None: straight)."""
+    if server.name == "azurite":  # its address is a part of the credentials
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AZURE_STORAGE_CONNECTION_STRING", server.connection_string(endpoint))
+            store = kvcache.url.open_store(f"{server.store_url(bucket, prefix)}?{options}")
+    else:
+        store = kvcache.url.open_store(f"{server.store_url(bucket, prefix, endpoint=endpoint)}&{options}")
+    assert isinstance(store, ObjectStore)
+    return store
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ is there in the end says of every single write whether it landed, whatever its c
     Conflict, Throttled           it is not
     AmbiguousWrite                either; never twice
 
-SeaweedFS and fake-gcs-server check and write atomically. moto does not, so it proves nothing here.
+SeaweedFS, fake-gcs-server and Azurite check and write atomically. moto does not, so it proves nothing here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-import kvcache.url
 from kvcache.errors import AmbiguousWrite, Conflict, NotFound, StoreUnavailable, Throttled
 from kvcache.kvs import ABSENT
 from tests.proxy import Duplicate, HttpProxy, storm
+from tests.stores.rig import STYLES, bucket_of, store_at
 
-STYLES = {"seaweedfs": "s3", "fake_gcs": "gcs"}
+SERVERS = ["seaweedfs", "fake_gcs", "azurite"]
 RUNS = 40
 SOAK_RUNS = 1500
 LANES = 4
@@ -66,16 +66,16 @@ class Lane:
         self.style = style
         self.proxy = HttpProxy(server.port)
         self.proxy.__enter__()
-        url = server.store_url(bucket, endpoint=self.proxy.url) + f"&check=off&timeout={TIMEOUT}s"
-        self.stores = [kvcache.url.open_store(url) for _ in range(2)]
-        self.behind = kvcache.url.open_store(server.store_url(bucket) + "&check=off")
+        options = f"check=off&timeout={TIMEOUT}s"
+        self.stores = [store_at(server, bucket, "", self.proxy.url, options) for _ in range(2)]
+        self.behind = store_at(server, bucket, "", None, "check=off")
         self.behind.write("warm", b"")  # the first write to a bucket of SeaweedFS takes a second
         for store in self.stores:
             store.read("warm")
 
     def run(self, seed, writers):
         """One run: the faults of `seed`, a key of its own, three operations for each writer. Returns contradictions."""
-        key, told = f"run-{seed}-{writers}", Told()
+        key, told = f"run-{secrets.token_hex(6)}", Told()
         faults = storm(self.style, 0.35, delay=DELAY)
         if writers > 1:
             # The one thing that nobody can see through: a gateway sends our only copy twice, somebody overwrites the
@@ -143,12 +143,12 @@ def read(store, key):
     return stored.version, json.loads(stored.data)
 
 
-@pytest.fixture(params=STYLES)
+@pytest.fixture(params=SERVERS)
 def lanes(request, monkeypatch):
     server = request.getfixturevalue(request.param)
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
-    bucket = server.create_bucket()
+    bucket = bucket_of(server)
     opened = [Lane(server, STYLES[request.param], bucket) for _ in range(LANES)]
     yield opened
     for lane in opened:
