@@ -14,7 +14,6 @@ told from a live one's by its lock, which dies with its process, and is swept be
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from pathlib import Path
 from dewy.archive import Limits, extract
 from dewy.archive.writer import sync_directory
 from dewy.errors import DeployError
+from dewy.lockfile import is_held, open_lock, try_lock
 
 KEEP = 7
 """Releases that are kept, the live one among them."""
@@ -160,7 +160,7 @@ class Releases:
         """Removes what dead processes left half done. What a live one is making is left alone."""
         with _failing("cannot tidy up"):
             with self._names():
-                dead = [path for path in self.directory.glob(_MAKING + "*") if not _is_held(path / "lock")]
+                dead = [path for path in self.directory.glob(_MAKING + "*") if not is_held(path / "lock")]
                 for marker in self.directory.glob(".*.json"):
                     if not (self.directory / marker.name[1:-5]).is_dir():
                         marker.unlink(missing_ok=True)
@@ -230,17 +230,17 @@ class Releases:
             with self._names():  # so that no sweep comes between the directory and its lock
                 making.mkdir(mode=0o700)
                 stack.callback(shutil.rmtree, making, ignore_errors=True)
-                fd = stack.enter_context(_open_lock(making / "lock"))
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                fd = stack.enter_context(open_lock(making / "lock"))
+                try_lock(fd)  # nobody else knows its name yet
             yield making
 
     @contextlib.contextmanager
     def _names(self) -> Iterator[None]:
         """Holds the lock under which names of releases, markers and links change, in any process."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with _open_lock(self.directory / ".lock") as fd:
+        with open_lock(self.directory / ".lock") as fd:
             deadline = time.monotonic() + self._patience
-            while not _try_lock(fd):
+            while not try_lock(fd):
                 if time.monotonic() >= deadline:
                     raise DeployError(f"another process has been changing {self.directory} for {self._patience:g}s")
                 time.sleep(0.02)
@@ -283,32 +283,6 @@ def _failing(what: str) -> Iterator[None]:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise DeployError(f"{what}: {error.strerror or error}{where}") from error
-
-
-@contextlib.contextmanager
-def _open_lock(path: Path) -> Iterator[int]:
-    """A lock file, unlocked. Closing it releases the lock, and so does the end of the process, however it ends."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a live process holds a lock; without a lock file its owner died before it could."""
-    if not lock.exists():
-        return False
-    with _open_lock(lock) as fd:
-        return not _try_lock(fd)
 
 
 def _write_marker(path: Path, info: Info, made: datetime) -> None:

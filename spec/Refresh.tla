@@ -7,12 +7,14 @@
 (*                                                                                                     *)
 (* A request is on its way until it arrives: at once, late, twice, or never. Its reply may be lost, and *)
 (* then the node reads back. A version is the contents of the record (as an ETag is), which the nonce   *)
-(* `id` makes unique. Faults have budgets, so that every behaviour comes to rest.                       *)
+(* `id` makes unique. Faults have a budget, so that every behaviour comes to rest.                       *)
 EXTENDS Integers, FiniteSets, TLC
 
 CONSTANTS
     Nodes, None,
-    Crashes, Steals, Failures, Renewals, NetFaults, Spoils, Windows,   \* how often, in all, each may happen
+    Faults,   \* how many, of any kind: a crash, a live leader's lease that looks expired, a failing load, a renewal,
+              \* a request or reply that is lost, late or doubled, a record that somebody deletes or garbles
+    Windows,  \* how many times an answer may grow old
     NoPublishCondition,          \* the broken variants, FALSE in the protocol:
     LockRecreatedAfterDeletion,  \*   a claim deletes and creates the record, and its versions count from 1 again
     NoNonce,                     \*   versions derive from contents that may repeat
@@ -26,7 +28,7 @@ VARIABLES
     flight,  \* per node: what it is doing
     held,    \* per node: the newest answer it knows; 0: none
     made,    \* answers made so far: the n-th is n
-    budget,  \* faults left
+    budget,  \* faults and windows left
     given,   \* ghost: per node, the newest answer that a caller got from this process
     spare,   \* ghost: 1 + leases and records lost - claims landed, since the last window ended
     bad      \* ghost: the invariants that a step has broken
@@ -44,8 +46,7 @@ Init ==
     /\ net = {} /\ made = 0 /\ spare = 1 /\ bad = {}
     /\ flight = [n \in Nodes |-> Idle]
     /\ held = [n \in Nodes |-> 0] /\ given = [n \in Nodes |-> 0]
-    /\ budget = [crash |-> Crashes, steal |-> Steals, fail |-> Failures, renew |-> Renewals,
-                 net |-> NetFaults, spoil |-> Spoils, window |-> Windows]
+    /\ budget = [fault |-> Faults, window |-> Windows]
 
 rec == store.rec
 Locked == rec.lock # None
@@ -95,7 +96,7 @@ Serve(n) ==
 Claim(n) ==
     /\ flight[n].pc = "idle" /\ ~Quiet /\ Learn(n, 0)
     /\ IF ~Locked THEN UNCHANGED budget
-       ELSE IF HolderLives THEN Spend("steal") ELSE ~NoTakeover /\ UNCHANGED budget
+       ELSE IF HolderLives THEN Spend("fault") ELSE ~NoTakeover /\ UNCHANGED budget
     /\ LET new == [kind |-> "record", ans |-> held'[n], lock |-> n, failed |-> rec.failed, id |-> Id(0)]
        IN  Send(n, [what |-> "claim", match |-> rec, new |-> new, name |-> Fresh, claim |-> Fresh, on |-> store.name])
     /\ UNCHANGED <<store, made, spare>>
@@ -113,7 +114,7 @@ Hear(n) ==
 \* ... all else is read back: whether it was refused, or the reply was lost, or the request was, or is late.
 ReadBack(n) ==
     /\ flight[n].pc = "waiting" /\ ~flight[n].heard
-    /\ (IF Sent(n, flight[n].write) \in net THEN Spend("net") ELSE UNCHANGED budget)
+    /\ (IF Sent(n, flight[n].write) \in net THEN Spend("fault") ELSE UNCHANGED budget)
     /\ LET w == flight[n].write
            own == IF w.what = "publish" THEN w.new.ans ELSE 0
        IN  IF rec.kind = "record" /\ rec.id = w.new.id THEN GoOn(n) /\ UNCHANGED net
@@ -141,12 +142,12 @@ Load(n) ==
     /\ UNCHANGED <<store, budget, spare>>
 
 LoadFails(n) ==
-    /\ flight[n].pc = "loading" /\ flight[n].lease /\ Spend("fail")
+    /\ flight[n].pc = "loading" /\ flight[n].lease /\ Spend("fault")
     /\ Publish(n, flight[n].write.new.ans, TRUE)
     /\ UNCHANGED <<store, made, held, given, spare, bad>>
 
 Renew(n) ==
-    /\ flight[n].pc = "loading" /\ flight[n].lease /\ Spend("renew")
+    /\ flight[n].pc = "loading" /\ flight[n].lease /\ Spend("fault")
     /\ Replace(n, "renew", [flight[n].write.new EXCEPT !.id = Id(@)])
     /\ UNCHANGED <<store, made, held, given, spare, bad>>
 
@@ -161,7 +162,7 @@ Arrive(m, how) ==
         heard == flight[m.from].pc = "waiting" /\ flight[m.from].write.name = w.name
         \* Who deletes the record takes the protocol's memory with it: absent is absent, however often.
         unseen == w.on # store.name /\ w.match.kind # "absent"
-    IN  /\ IF how = "well" THEN UNCHANGED budget ELSE lands /\ Spend("net")
+    IN  /\ IF how = "well" THEN UNCHANGED budget ELSE lands /\ Spend("fault")
         /\ how = "lost" => heard
         /\ net' = IF how = "twice" THEN net ELSE net \ {m}
         /\ IF ~lands THEN UNCHANGED <<store, flight, spare, bad>> ELSE
@@ -176,16 +177,16 @@ Arrive(m, how) ==
         /\ UNCHANGED <<held, made, given>>
 
 Lose(m) ==
-    /\ Spend("net") /\ net' = net \ {m}
+    /\ Spend("fault") /\ net' = net \ {m}
     /\ UNCHANGED <<store, flight, held, made, given, spare, bad>>
 
 Crash(n) ==
-    /\ flight[n].pc # "idle" /\ Spend("crash") /\ Land(n)
+    /\ flight[n].pc # "idle" /\ Spend("fault") /\ Land(n)
     /\ held' = [held EXCEPT ![n] = 0] /\ given' = [given EXCEPT ![n] = 0]
     /\ UNCHANGED <<store, net, made, spare, bad>>
 
 Spoil(kind) ==
-    /\ Spend("spoil") /\ spare' = spare + 1
+    /\ Spend("fault") /\ spare' = spare + 1
     /\ store' = [rec |-> [Absent EXCEPT !.kind = kind, !.id = IF kind = "absent" THEN 0 ELSE Fresh],
                  hot |-> FALSE, name |-> Fresh, claim |-> 0]
     /\ UNCHANGED <<net, flight, held, made, given, bad>>

@@ -7,15 +7,21 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import py7zr
+import pytest
 import zstandard
+
+from dewy.archive import Limits, extract
+from dewy.errors import ArchiveError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".tar": lambda data: data,
@@ -140,3 +146,23 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
         else:
             found[name] = ("file", mode | stat.S_IRUSR | stat.S_IWUSR, path.read_bytes())
     return found
+
+
+def refused(data: bytes, name: str, place: Path, limits: Limits | None = None) -> ArchiveError:
+    """The error that unpacking raises, once it is certain that nothing but the archive is there afterwards."""
+    (place / "inner").mkdir(exist_ok=True)
+    (place / "inner" / name).write_bytes(data)
+    before = look(place)
+    with pytest.raises(ArchiveError) as caught:
+        extract(place / "inner" / name, place / "inner" / "out", limits=limits)
+    assert look(place) == before
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def with_directory(original: bytes, changed: bytes) -> bytes:
+    """A 7z with a changed directory, its check sums made to fit."""
+    lie = bytearray(changed)
+    struct.pack_into("<L", lie, 28, zlib.crc32(lie[32 + struct.unpack_from("<Q", original, 12)[0] :]))
+    struct.pack_into("<L", lie, 8, zlib.crc32(lie[12:32]))
+    return bytes(lie)

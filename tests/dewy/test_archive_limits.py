@@ -60,17 +60,17 @@ def test_a_bomb_is_stopped_while_it_unpacks(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bomb_does_not_fill_the_memory(kind: str, tmp_path: Path) -> None:
     """In a process of its own, with so much of address space that a bomb held whole would not fit."""
-    archive = bomb(kind, tmp_path, 96 * MIB)
+    archive = bomb(kind, tmp_path, 48 * MIB)
     code = f"""
 import resource
 from pathlib import Path
 from dewy.archive import Limits, extract, sevenzip
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (now + {80 * MIB}, now + {80 * MIB}))
+resource.setrlimit(resource.RLIMIT_AS, (now + {40 * MIB}, now + {40 * MIB}))
 extract(Path({str(archive)!r}), Path({str(tmp_path / "out")!r}), limits=Limits(ratio=1e9), durable=False)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert (tmp_path / "out" / "zeros").stat().st_size == 96 * MIB
+    assert (tmp_path / "out" / "zeros").stat().st_size == 48 * MIB
 
 
 @pytest.mark.parametrize("suffix", [*COMPRESS, ".zip", ".7z"])
