@@ -20,7 +20,8 @@ CONSTANTS
     NoNonce,                     \*   versions derive from contents that may repeat
     NewestForgotten,             \*   what the store holds is taken for the newest answer
     WindowIgnored,               \*   claims in spite of a fresh answer, or of a back-off
-    NoTakeover                   \*   a lock whose holder is dead is waited for
+    NoTakeover,                  \*   a lock whose holder is dead is waited for
+    NoHealing                    \*   bytes that are no record are left alone
 
 VARIABLES
     store,   \* rec, what it holds; hot: the window of that answer, or failure, has not ended
@@ -95,6 +96,7 @@ Serve(n) ==
 
 Claim(n) ==
     /\ flight[n].pc = "idle" /\ ~Quiet /\ Learn(n, 0)
+    /\ NoHealing => rec.kind # "garbage"
     /\ IF ~Locked THEN UNCHANGED budget
        ELSE IF HolderLives THEN Spend("fault") ELSE ~NoTakeover /\ UNCHANGED budget
     /\ LET new == [kind |-> "record", ans |-> held'[n], lock |-> n, failed |-> rec.failed, id |-> Id(0)]
