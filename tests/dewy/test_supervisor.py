@@ -306,13 +306,14 @@ def test_stop_ends_a_start_that_is_under_way(tmp_path):
 
 
 def test_stop_from_many_threads_and_again_afterwards(app):
+    others = set(psutil.Process().children())  # servers of the session, for one
     app.supervisor.start()
     threads = [threading.Thread(target=app.supervisor.stop) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= others
     app.supervisor.stop()
 
 
