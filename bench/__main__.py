@@ -76,7 +76,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    rounds, size, repeats = (100, 64 * 2**20, 1) if quick else (latency.ROUNDS, 256 * 2**20, 3)
+    rounds, size, repeats = (100, 256 * 2**20, 1) if quick else (latency.ROUNDS, 256 * 2**20, 3)
     with Seaweed() as seaweed, FakeGCS() as gcs:
         os.environ.update({**seaweed.env, **gcs.env})
         small = latency.on_s3(seaweed, rounds) + latency.on_gcs(gcs, rounds)
