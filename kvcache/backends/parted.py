@@ -62,7 +62,7 @@ from kvcache.newfile import replacing
 
 log = logging.getLogger(__name__)
 
-READ_ATTEMPTS: Final = 10
+READ_ATTEMPTS: Final = 30
 """How often a value may be replaced while it is being read, before the reader gives up."""
 SWEEP_EVERY: Final = 3600.0
 """Seconds between two sweeps by one store object; each follows the upload of a large value."""

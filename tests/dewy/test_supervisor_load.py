@@ -66,7 +66,7 @@ def test_the_load_would_notice(tmp_path):
 
 
 def test_thirty_restarts_leave_no_process_no_zombie_no_descriptor_no_thread(tmp_path):
-    me = psutil.Process()
+    me, others = psutil.Process(), set(descendants())  # servers of the session, for one
     with application(tmp_path / "app") as app:
         app.env["WEB_CHILD"] = "1"
         app.supervisor.start()
@@ -83,7 +83,7 @@ def test_thirty_restarts_leave_no_process_no_zombie_no_descriptor_no_thread(tmp_
         wait_for(lambda: threading.active_count() <= threads, "as many threads as before")
         assert psutil.STATUS_ZOMBIE not in descendants().values()
         app.supervisor.stop()
-        assert descendants() == {}
+        assert set(descendants()) <= others
 
 
 def quiet(app, me):
