@@ -38,7 +38,7 @@ vars == <<store, net, flight, held, made, budget, given, spare, bad>>
 
 \* Ghosts in the values: `name` of a write, its `claim` (the name of the claim it belongs to), and the write `on`
 \* whose record it was decided; in the store, the name and the claim of the write that made this state of it.
-Absent == [kind |-> "absent", ans |-> 0, lock |-> None, failed |-> FALSE, id |-> 0]
+Absent == [kind |-> "absent", ans |-> 0, lock |-> None, failed |-> FALSE, id |-> 0, ver |-> 0]
 NoWrite == [what |-> "none", match |-> Absent, new |-> Absent, name |-> 0, claim |-> 0, on |-> 0]
 Idle == [pc |-> "idle", write |-> NoWrite, heard |-> FALSE, lease |-> FALSE, won |-> FALSE]
 
@@ -54,14 +54,15 @@ Locked == rec.lock # None
 Good == rec.kind = "record" /\ rec.ans > 0 /\ ~Locked /\ ~rec.failed
 Newest(a, b) == IF a > b THEN a ELSE b
 Spend(f) == budget[f] > 0 /\ budget' = [budget EXCEPT ![f] = @ - 1]
-Version(r) == IF LockRecreatedAfterDeletion THEN <<r.kind, r.id>> ELSE r
+Version(r) == IF LockRecreatedAfterDeletion THEN <<r.kind, r.ver>> ELSE r
 
 \* The smallest name that stands nowhere: as good as one that was never given, and it keeps the states few.
 Names(w) == {w.name, w.claim, w.on, w.match.id, w.new.id}
 Taken == {store.name, store.claim, rec.id} \cup UNION {Names(flight[n].write) : n \in Nodes}
          \cup UNION {Names(m.write) : m \in net}
 Fresh == CHOOSE i \in 1..30 : i \notin Taken /\ \A j \in 1..(i - 1) : j \in Taken
-Id(last) == IF NoNonce THEN 0 ELSE IF LockRecreatedAfterDeletion THEN last + 1 ELSE Fresh
+Id == IF NoNonce THEN 0 ELSE Fresh
+Ver(last) == IF LockRecreatedAfterDeletion THEN last + 1 ELSE 0
 
 ------------------------------------------------------------------------------
 (* What a node does. *)
@@ -99,7 +100,8 @@ Claim(n) ==
     /\ NoHealing => rec.kind # "garbage"
     /\ IF ~Locked THEN UNCHANGED budget
        ELSE IF HolderLives THEN Spend("fault") ELSE ~NoTakeover /\ UNCHANGED budget
-    /\ LET new == [kind |-> "record", ans |-> held'[n], lock |-> n, failed |-> rec.failed, id |-> Id(0)]
+    /\ LET new == [kind |-> "record", ans |-> held'[n], lock |-> n, failed |-> rec.failed,
+                   id |-> Id, ver |-> Ver(0)]
        IN  Send(n, [what |-> "claim", match |-> rec, new |-> new, name |-> Fresh, claim |-> Fresh, on |-> store.name])
     /\ UNCHANGED <<store, made, spare>>
 
@@ -135,7 +137,7 @@ Replace(n, w, new) ==
 
 Publish(n, answer, failed) ==
     Replace(n, "publish", [kind |-> "record", ans |-> answer, lock |-> None, failed |-> failed,
-                           id |-> Id(flight[n].write.new.id)])
+                           id |-> Id, ver |-> Ver(flight[n].write.new.ver)])
 
 Load(n) ==
     /\ flight[n].pc = "loading" /\ made' = made + 1
@@ -150,7 +152,7 @@ LoadFails(n) ==
 
 Renew(n) ==
     /\ flight[n].pc = "loading" /\ flight[n].lease /\ Spend("fault")
-    /\ Replace(n, "renew", [flight[n].write.new EXCEPT !.id = Id(@)])
+    /\ Replace(n, "renew", [flight[n].write.new EXCEPT !.id = Id, !.ver = Ver(@)])
     /\ UNCHANGED <<store, made, held, given, spare, bad>>
 
 ------------------------------------------------------------------------------
