@@ -87,7 +87,7 @@ MUTANTS = [
     Mutant(
         "a date in the future is believed",
         "kvcache/view.py",
-        "        return min(self.as_of, now.store - (now.mono - self.since))",
+        "        return known if self.own else min(self.as_of, known)",
         "        return self.as_of",
     ),
     Mutant(

@@ -143,7 +143,7 @@ def test_no_key_leads_out_of_the_directory(key: str) -> None:
         path = encode_key(key)
     except InvalidKey:
         return
-    assert os.path.normpath(f"/root/{path}") == f"/root/{path}"
+    assert os.path.normpath(f"/base/{path}") == f"/base/{path}"
 
 
 # -- other programs in the directory ----------------------------------------------------------------------------------
