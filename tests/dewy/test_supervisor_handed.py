@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_a_worker_starts_with_default_signals_and_leads_a_session_of_its_own(app
     )
     assert int(status["SigBlk"], 16) == 0
     python_ignores = 1 << 12 | 1 << 24  # SIGPIPE and SIGXFSZ, ignored by the application's own interpreter
-    assert int(status["SigIgn"], 16) & ~python_ignores == 0
+    assert ignored(status["SigIgn"]) & ~python_ignores == 0
     assert os.getsid(app.pid()) == os.getpgid(app.pid()) == app.pid()
 
 
@@ -105,7 +106,13 @@ def test_a_plain_program_has_no_signal_ignored():
     with Supervisor(["sleep", "600"]) as supervisor:
         supervisor.start()
         status = Path(f"/proc/{supervisor.snapshot().pid}/status").read_text()
-    assert "SigIgn:\t0000000000000000" in status
+    assert ignored(status.partition("SigIgn:\t")[2].split()[0]) == 0
+
+
+def ignored(mask: str) -> int:
+    """Without the signals that the C library keeps for itself: nobody can reset those (Go and runc have 32 ignored)."""
+    ours = sum(1 << (number - 1) for number in signal.valid_signals())
+    return int(mask, 16) & ours
 
 
 def test_the_environment_is_handed_on_to_the_byte():

@@ -92,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.answer()
         finally:
-            self.world.answered(self.call)
+            if self.call["status"] is None:
+                self.world.answered(self.call)
 
     def answer(self) -> None:
         raise NotImplementedError
@@ -144,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_bytes(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
         self.call["status"] = status
+        self.world.answered(self.call)  # before the caller can know: what was answered is on record even if killed now
         fault = self.fault if hasattr(self, "fault") else None
         mode, option = (fault.mode, fault.options) if fault else ("", {})
         self.send_response(status)
