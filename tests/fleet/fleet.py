@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -57,11 +58,25 @@ class Fleet:
         time.sleep(seconds)
         return len(self.github.polls()) - before
 
-    def kill_one(self, chance: random.Random) -> Node:
-        """SIGKILL for one of them, whatever it is doing; it is started again at once, as systemd would."""
-        node = chance.choice(self.nodes)
+    def leader(self, shared: Path) -> Node | None:
+        """Who holds a lock now, on the registry's answer or on an artifact, by the records in a shared directory."""
+        for path in [*shared.glob("registry-cache/*.json"), *shared.glob("artifact-cache/*.json")]:
+            holder = json.loads(path.read_bytes()).get("locked_by") or ""
+            pid = holder.rpartition(":")[2]
+            for node in self.nodes:
+                if pid == str(node.process.pid):
+                    return node
+        return None
+
+    def kill(self, node: Node) -> None:
+        """SIGKILL, whatever it is doing; it is started again at once, as systemd would."""
         node.kill()
         node.start()
+
+    def kill_one(self, chance: random.Random) -> Node:
+        """Any of them."""
+        node = chance.choice(self.nodes)
+        self.kill(node)
         return node
 
 

@@ -64,33 +64,66 @@ def test_thirty_nodes_on_one_directory(tmp_path: Path, github: FakeGitHub) -> No
         assert len(extracted) == 3 and set(extracted.values()) == {1}  # nothing twice, nothing missed
 
 
-def test_leaders_are_killed_at_random(tmp_path: Path, github: FakeGitHub) -> None:
-    """For two minutes somebody is killed every second or so, while releases go on."""
+def test_nodes_and_leaders_are_killed(tmp_path: Path, github: FakeGitHub) -> None:
+    kill_about(tmp_path, github, nodes=10, seconds=30, leader_chance=0.3)
+
+
+@pytest.mark.soak
+def test_leaders_among_thirty_nodes_are_killed_for_two_minutes(tmp_path: Path, github: FakeGitHub) -> None:
+    kill_about(tmp_path, github, nodes=30, seconds=120, leader_chance=0.3)
+
+
+def kill_about(directory: Path, github: FakeGitHub, nodes: int, seconds: float, leader_chance: float) -> None:
+    """Somebody is killed every second or so, and whoever is seen to lead is, by this chance; while releases go on.
+
+    Not every leader: the lease of a dead one is 30 s, in which nobody else may call.
+    """
     ttl = 4.0
     chance = random.Random(20261124)
-    fleet = Fleet(tmp_path, github, f"file://{tmp_path}/shared?locking=flock", 10, ttl)
+    shared = directory / "shared"
+    fleet = Fleet(directory, github, f"file://{shared}?locking=flock", nodes, ttl)
     fleet.publish("v1.0.0")
-    kills = releases = 0
+    kills = leaders = releases = 0
     with fleet.running():
         fleet.wait_deployed("v1.0.0")
+        for target in ("api", "assets"):
+            github.mode("slow", target, delay=0.3)  # so that a leader is seen while it leads
         began = time.monotonic()
-        while (passed := time.monotonic() - began) < 120:
-            fleet.kill_one(chance)
-            kills += 1
-            if passed / 24 > releases:
+        next_kill = began
+        spared: int | None = None
+        while (passed := time.monotonic() - began) < seconds:
+            leader = fleet.leader(shared)
+            if leader is not None and leader.process.pid != spared:
+                if chance.random() < leader_chance:
+                    fleet.kill(leader)
+                    leaders += 1
+                else:
+                    spared = leader.process.pid
+            elif leader is None:
+                spared = None
+            if time.monotonic() >= next_kill:
+                fleet.kill_one(chance)
+                kills += 1
+                next_kill = time.monotonic() + chance.uniform(0.2, 1.5)
+            if passed / (seconds / 5) > releases:
                 releases += 1
                 fleet.publish(f"v1.{releases}.0")
-            time.sleep(chance.uniform(0.2, 1.5))
+            time.sleep(0.02)
+        for target in ("api", "assets"):
+            github.mode("healthy", target)
         fleet.wait_deployed(f"v1.{releases}.0")
         calls = len(github.polls())
         spent = time.monotonic() - began
     # A killed leader's lease is waited out, and a killed node may have called; nobody else calls in that time.
-    assert calls <= windows(spent, ttl) + kills
+    assert calls <= windows(spent, ttl) + kills + leaders
     downloads = Counter(call["path"] for call in github.downloads())
     # A release may be overtaken by the next one before anybody got to it; a killed leader's download is done again.
     assert len(downloads) <= releases + 1
-    assert sum(downloads.values()) <= releases + 1 + kills
-    print(f"{kills} kills, {releases} releases, {calls} calls in {spent / ttl:.0f} windows, downloads {downloads}")
+    assert sum(downloads.values()) <= releases + 1 + kills + leaders
+    print(
+        f"{nodes} nodes: {kills} killed at random and {leaders} as they led, {releases} releases, {calls} calls in "
+        f"{spent / ttl:.0f} windows, downloads per release {sorted(downloads.values())}"
+    )
     for node in fleet.nodes:
         assert node.deployed() == f"v1.{releases}.0"
         assert (node.current / "body").stat().st_size == 300_000
