@@ -8,7 +8,6 @@ result = cache.get("releases", load)          # one call of `load` per ttl, what
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kvcache.cache import SharedCache
 from kvcache.errors import (
     AmbiguousWrite,
     Conflict,
@@ -24,7 +23,21 @@ from kvcache.errors import (
     UpstreamError,
     UpstreamUnavailable,
 )
-from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Stat, Store, Stored, Version, check_key
+from kvcache.kvs import (
+    ABSENT,
+    ANYWAY,
+    AsyncAccess,
+    Capabilities,
+    Condition,
+    Match,
+    Progress,
+    Source,
+    Stat,
+    Store,
+    Stored,
+    Version,
+    check_key,
+)
 from kvcache.load import NOT_MODIFIED, AsyncLoad, Load, LoadContext, Loaded, NotModified, Result
 from kvcache.redaction import is_secret_name, redact, scrub
 from kvcache.units import format_duration, parse_duration, parse_size
@@ -32,6 +45,8 @@ from kvcache.url import StoreOptions, StoreURL, open_store, parse_store_url, sto
 
 if TYPE_CHECKING:
     from kvcache.aio import AsyncSharedCache
+    from kvcache.cache import SharedCache
+    from kvcache.codecs import Codec
     from kvcache.decorator import cached
     from kvcache.staging import BadCopy, Staging
 
@@ -40,10 +55,13 @@ __all__ = [
     "ANYWAY",
     "NOT_MODIFIED",
     "AmbiguousWrite",
+    "AsyncAccess",
     "AsyncLoad",
     "AsyncSharedCache",
     "BadCopy",
     "Capabilities",
+    "Codec",
+    "Condition",
     "Conflict",
     "CorruptRecord",
     "InvalidKey",
@@ -52,10 +70,13 @@ __all__ = [
     "Load",
     "LoadContext",
     "Loaded",
+    "Match",
     "NotFound",
     "NotModified",
+    "Progress",
     "Result",
     "SharedCache",
+    "Source",
     "Staging",
     "Stat",
     "Store",
@@ -82,17 +103,25 @@ __all__ = [
     "store_options",
 ]
 
-
 _LATER = {
     "AsyncSharedCache": "kvcache.aio",
     "BadCopy": "kvcache.staging",
+    "Codec": "kvcache.codecs",
+    "SharedCache": "kvcache.cache",
     "Staging": "kvcache.staging",
     "cached": "kvcache.decorator",
 }
-"""Imported when asked for: half of the time of an import would go into asyncio, for those who only use threads."""
+"""Imported when asked for: whoever only opens a store, or only uses threads, does not wait for the rest."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)  # so it is asked for once
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from kvcache import drive
 from kvcache import events as ev
@@ -117,8 +117,6 @@ class AsyncSharedCache(Hand["_Flying"]):
                     if isinstance(error, asyncio.CancelledError)
                     else error
                 )
-            if flying.load is not None:
-                flying.load.cancel()
             if isinstance(error, asyncio.CancelledError):
                 raise
             drive.logger.exception("the flight for %s broke", key)
@@ -127,6 +125,8 @@ class AsyncSharedCache(Hand["_Flying"]):
         known.land(flying.flight.held, flying.epoch)
         if self._flights.get(flying.flight.key) is flying:
             del self._flights[flying.flight.key]
+        if flying.load is not None:
+            flying.load.cancel()  # if it is still running it was given up
 
     async def _carry_out(self, flying: _Flying, known: Known, effect: ev.Effect, load: AsyncLoad) -> ev.Input:
         key = flying.flight.key
@@ -144,7 +144,7 @@ class AsyncSharedCache(Hand["_Flying"]):
             case ev.AwaitLoad(until):
                 return await self._await(flying, until)
             case ev.Wait(seconds, limit, version):
-                if self._store.capabilities.watch:
+                if limit is not None and self._store.capabilities.watch:
                     try:
                         await self._access.wait_for_change(key, version, limit)
                         return ev.Elapsed()
@@ -170,8 +170,6 @@ class AsyncSharedCache(Hand["_Flying"]):
         assert load is not None
         done, _ = await asyncio.wait({load}, timeout=max(0.0, until - self._monotonic()))
         if not done:
-            if until >= self._deadline(flying):
-                load.cancel()
             return ev.Elapsed()
         if load.cancelled():
             return ev.LoadFailed("cancelled", "the load was cancelled")
@@ -180,9 +178,6 @@ class AsyncSharedCache(Hand["_Flying"]):
             flying.cause = error
             return drive.load_failure(error)
         return drive.load_input(load.result())
-
-    def _deadline(self, flying: _Flying) -> float:
-        return cast(float, getattr(flying.flight.phase, "deadline", 0.0))
 
 
 class _Flying:

@@ -27,14 +27,15 @@ class SharedCache(Hand["_Flying"]):
     """One fresh answer per key for a whole fleet, from one upstream call per `ttl`.
 
     `ttl`: how long an answer is fresh. `max_stale`: the age up to which it is still served while it is refreshed or
-    the upstream fails (None: for ever; below ttl: never). `lease`: how long a leader that has died holds up its
-    followers. `refresh_ahead`: 0.0 to below 1.0, the part of the ttl before its end in which one node refreshes, for
-    callers who never want a stale answer. `load_timeout`: when a load is given up, 10 leases unless told otherwise;
-    a lease is renewed while its load runs. `background`: a caller who leads with a usable answer gets that at once,
-    and the load goes on behind it. `local_copy`: a directory for the last known answers of this node. Times are
-    seconds or timedelta. `on_event` is called with the frozen values of `kvcache.events`, from any thread.
+    the upstream fails (None: for as long as the store keeps it; below ttl: never). `lease`: how long a leader that has
+    died holds up its followers. `refresh_ahead`: 0.0 to below 1.0, the part of the ttl before its end in which one node
+    refreshes, for callers who never want a stale answer. `load_timeout`: when a load is given up, 10 leases unless told
+    otherwise; a lease is renewed while its load runs. `background`: a caller who leads with a usable answer gets that
+    at once, and the load goes on behind it. `local_copy`: a directory for the last known answers of this node. Times
+    are seconds or timedelta. `on_event` is called with the frozen values of `kvcache.events`, from any thread.
 
-    Safe to use from any number of threads. Unsupported: the store has no conditional writes.
+    Safe to use from any number of threads. Unsupported: the store has no conditional writes. InvalidURL: it removes
+    values (`expire=`) before these numbers allow it.
     """
 
     def _opened(self) -> None:
@@ -166,7 +167,7 @@ class SharedCache(Hand["_Flying"]):
             case ev.AwaitLoad(until):
                 return self._await(flying, until)
             case ev.Wait(seconds, limit, version):
-                if self._store.capabilities.watch:
+                if limit is not None and self._store.capabilities.watch:
                     try:
                         self._store.wait_for_change(key, version, limit)
                         return ev.Elapsed()

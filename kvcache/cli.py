@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
 import click
+from click.shell_completion import get_completion_class
 
 from kvcache import inspection
-from kvcache.errors import InvalidKey, InvalidURL, KVCacheError, NotFound
+from kvcache.errors import Conflict, InvalidKey, InvalidURL, KVCacheError, NotFound
 from kvcache.kvs import ABSENT, Store
 from kvcache.redaction import scrub
+from kvcache.terminal import progress
+from kvcache.units import format_duration
 from kvcache.url import open_store
 
 P = ParamSpec("P")
@@ -40,7 +45,10 @@ def _with_store(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    no_args_is_help=False,  # that would be many lines on stderr
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 def kvcache() -> None:
     """Look into stores and shared caches. URL: file:///dir, s3://region/bucket/prefix, redis://host:6379/0, ..."""
 
@@ -48,12 +56,15 @@ def kvcache() -> None:
 @kvcache.command()
 @_url
 @_key
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
 @_with_store
-def get(store: Store, key: str, file: Path | None) -> None:
-    """Write the value of KEY to stdout, or stream it to FILE."""
-    if file is not None:
-        store.download(key, file)
+def get(store: Store, key: str, file: Path) -> None:
+    """Write the value of KEY to stdout, or stream it to FILE, which appears whole or not at all."""
+    if str(file) != "-":
+        if not file.parent.is_dir():
+            raise click.BadParameter(f"'{file}': expected a file in a directory that exists", param_hint="FILE")
+        with progress(key) as shown:
+            store.download(key, file, shown)
     else:
         sys.stdout.buffer.write(store.read(key))
         sys.stdout.buffer.flush()
@@ -66,23 +77,27 @@ def get(store: Store, key: str, file: Path | None) -> None:
 @click.option("--absent", is_flag=True, help="Only if there is nothing under KEY.")
 @_with_store
 def put(store: Store, key: str, file: Path, absent: bool) -> None:
-    """Store FILE, or stdin, under KEY."""
+    """Store FILE, or stdin, under KEY, in place of what is there."""
+    piped = str(file) == "-"
     if absent:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        store.write_if(key, data, ABSENT)
-    elif str(file) == "-":
-        store.write(key, sys.stdin.buffer.read())
+        try:
+            store.write_if(key, sys.stdin.buffer.read() if piped else file.read_bytes(), ABSENT)
+        except Conflict:
+            _end(f"{key}: there is a value already; nothing was written", FAILED)
+    elif piped:
+        store.upload(key, sys.stdin.buffer)
     else:
-        store.upload(key, file)
+        with progress(key, file.stat().st_size) as shown:
+            store.upload(key, file, shown)
 
 
 @kvcache.command()
 @_url
 @click.argument("prefix", default="")
-@_json
+@click.option("--json", "as_json", is_flag=True, help="Print each key as JSON.")
 @_with_store
 def ls(store: Store, prefix: str, as_json: bool) -> None:
-    """List keys that start with PREFIX."""
+    """List the keys that start with PREFIX, one a line, sorted."""
     for key in store.list(prefix):
         click.echo(json.dumps(key) if as_json else key)
 
@@ -105,22 +120,39 @@ def stat(store: Store, key: str, as_json: bool) -> None:
     """Size, version and time of the last change of KEY."""
     found = store.stat(key)
     facts = {"key": key, "size": found.size, "version": found.version.token, "modified": found.modified}
-    click.echo(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        texts = {**facts, "size": f"{found.size} bytes", "modified": _moment(found.modified)}
+        click.echo("\n".join(f"{name}: {text}" for name, text in texts.items()))
+
+
+def _moment(at: float | None) -> str:
+    if at is None:
+        return "unknown"
+    ago = format_duration(round(max(0.0, time.time() - at)))
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}, {ago} ago"
 
 
 @kvcache.command()
 @_url
 @click.argument("key", required=False)
+@click.option("--all", "everywhere", is_flag=True, help="Look under every key of the store: a request or two for each.")
 @_json
 @_with_store
-def inspect(store: Store, key: str | None, as_json: bool) -> None:
-    """Records of a shared cache: age, lock holder, lease left, failures, next call due. Without KEY: all of them."""
-    keys = [key] if key else [name for name in store.list() if inspection.is_record_key(name)]
-    reports = [inspection.inspect(store, name) for name in keys]
+def inspect(store: Store, key: str | None, everywhere: bool, as_json: bool) -> None:
+    """Records of a shared cache: age, lock holder, lease left, failures, next call due.
+
+    Without KEY: those of dewy, which are under registry-cache/ and artifact-cache/.
+    """
+    reports = [inspection.inspect(store, key)] if key else list(inspection.inspect_all(store, everywhere=everywhere))
     if as_json:
         click.echo(json.dumps(reports, indent=2))
+    elif reports:
+        click.echo("\n\n".join(inspection.as_text(report) for report in reports))
     else:
-        click.echo("\n\n".join(inspection.as_text(report) for report in reports) or "no records")
+        others = "" if everywhere else " where dewy keeps its own: name a KEY, or look under every key with --all"
+        click.echo(f"no records{others}")
 
 
 @kvcache.command()
@@ -129,7 +161,15 @@ def inspect(store: Store, key: str | None, as_json: bool) -> None:
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a web page.")
 @click.option("--seed", type=click.IntRange(0), help="Of what the clients of a race do. [default: by chance]")
 @click.option("--time-limit", type=click.FloatRange(1), default=300, show_default=True, help="Seconds for all checks.")
-def conformance(url: str, json_file: Path | None, html_file: Path | None, seed: int | None, time_limit: float) -> None:
+@click.option("--through-faults", is_flag=True, help="Behind a relay that loses requests and replies.")
+def conformance(
+    url: str,
+    json_file: Path | None,
+    html_file: Path | None,
+    seed: int | None,
+    time_limit: float,
+    through_faults: bool,
+) -> None:
     """Is this store fit? Every promise, one line each. Works under keys of its own and removes them.
 
     Exit code 0: every promise that the store makes is kept; 1: one is broken, or was not decided.
@@ -137,7 +177,7 @@ def conformance(url: str, json_file: Path | None, html_file: Path | None, seed: 
     from kvcache.conformance.command import Examination
     from kvcache.conformance.report import as_line, as_summary
 
-    with Examination(url, seed) as examination:
+    with Examination(url, seed, through_faults=through_faults) as examination:
         click.echo(examination.announcement(time_limit))
         report = examination.run(lambda finding: click.echo(as_line(finding)), time_limit)
     if json_file is not None:
@@ -193,14 +233,32 @@ def simulate(faults: str, dewy_v2: bool, json_file: Path | None, plot_file: Path
         sys.exit(FAILED)
 
 
+@kvcache.command(short_help="Print a shell's completion script.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that teaches a shell to complete kvcache's command lines.
+
+    \b
+      bash   kvcache completion bash > ~/.local/share/bash-completion/completions/kvcache
+      zsh    kvcache completion zsh > ~/.zfunc/_kvcache   (with ~/.zfunc in fpath, before compinit)
+      fish   kvcache completion fish > ~/.config/fish/completions/kvcache.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None  # click knows these three
+    click.echo(found(kvcache, {}, "kvcache", "_KVCACHE_COMPLETE").source())
+
+
 def main() -> None:
     """The command `kvcache`."""
     try:
-        kvcache.main(standalone_mode=False)
+        kvcache.main(prog_name="kvcache", standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.Abort:
         sys.exit(FAILED)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else "kvcache"
+        _end(f"{error.format_message().rstrip('.')}. See '{command} --help'", WRONG_USAGE)
     except click.ClickException as error:
         _end(error.format_message(), WRONG_USAGE)
     except (InvalidURL, InvalidKey) as error:

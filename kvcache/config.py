@@ -7,7 +7,10 @@ import os
 import socket
 from datetime import timedelta
 
-from kvcache.view import Policy
+from kvcache.errors import InvalidURL
+from kvcache.kvs import Store
+from kvcache.units import format_duration
+from kvcache.view import MAX_RETRY_AFTER, Policy
 
 DEFAULT_LEASE = 30.0
 
@@ -33,6 +36,28 @@ def policy(
         background=background,
         node=node_id(),
     )
+
+
+def check_expiry(policy: Policy, store: Store) -> None:
+    """InvalidURL where the store removes values sooner than the cache may still need them.
+
+    A record is written anew by every refresh, also by one that failed. What lies between two of them is one ttl, one
+    lease or one back-off; so a record that outlives these is there for as long as anybody asks for it. One that nobody
+    asks for has to be there until its answer is older than max-stale.
+    """
+    expires = store.capabilities.expires_after
+    if expires is None:
+        return
+    needs = {
+        "max_stale": policy.max_stale or 0.0,
+        "the ttl": policy.ttl + policy.spread,
+        "the lease": policy.lease,
+        "the longest back-off": policy.backoff(2**16, 1.0, MAX_RETRY_AFTER),
+    }
+    why = max(needs, key=needs.__getitem__)
+    if expires < needs[why]:
+        least = format_duration(math.ceil(round(needs[why], 3)))
+        raise InvalidURL(f"{store.url}: expire: {format_duration(expires)}: expected {least} or longer, for {why}")
 
 
 def node_id() -> str:

@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from kvcache.cache import SharedCache
 from kvcache.codecs import Codec, Compressing, codec_for
+from kvcache.errors import CorruptRecord
 from kvcache.load import LoadContext, Loaded, Result
+from kvcache.redaction import scrub
 
 if typing.TYPE_CHECKING:
     from kvcache.aio import AsyncSharedCache
@@ -22,7 +24,10 @@ R = TypeVar("R")
 
 
 class Cached(Generic[P, R]):
-    """A plain function, cached. Its exceptions arrive as UpstreamUnavailable, caused by them."""
+    """A plain function, cached. Its exceptions arrive as UpstreamUnavailable, caused by them.
+
+    CorruptRecord: what is stored is not of the return type, as when that has changed: change the key with it.
+    """
 
     def __init__(self, cache: SharedCache, function: Callable[P, R], values: _Values) -> None:
         self._cache, self._function, self._values = cache, function, values
@@ -31,7 +36,7 @@ class Cached(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The result for these arguments: shared, fresh if at all possible."""
 
-        def load(ctx: LoadContext) -> Loaded[Any]:
+        def load(_: LoadContext) -> Loaded[Any]:
             return Loaded(self._values.codec.encode(self._function(*args, **kwargs)))
 
         return typing.cast(R, self._values.decoded(self._cache.get(self.key(*args, **kwargs), load)).value)
@@ -60,7 +65,7 @@ class AsyncCached(Generic[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The result for these arguments: shared, fresh if at all possible."""
 
-        async def load(ctx: LoadContext) -> Loaded[Any]:
+        async def load(_: LoadContext) -> Loaded[Any]:
             return Loaded(self._values.codec.encode(await self._function(*args, **kwargs)))
 
         return typing.cast(R, self._values.decoded(await self._cache.get(self.key(*args, **kwargs), load)).value)
@@ -82,7 +87,9 @@ class AsyncCached(Generic[P, R]):
 class _Decorator:
     """What `cached` returns: takes a plain function for a SharedCache, a coroutine function for an AsyncSharedCache."""
 
-    def __init__(self, cache: SharedCache | AsyncSharedCache, key: str | None, codec: Codec | None, above: int | None):
+    def __init__(
+        self, cache: SharedCache | AsyncSharedCache, key: str | None, codec: Codec | None, above: int | None
+    ) -> None:
         self._cache, self._key, self._codec, self._above = cache, key, codec, above
 
     @overload
@@ -131,7 +138,7 @@ class _Values:
             if field is not None and field.partition(".")[0].partition("[")[0] not in self._signature.parameters:
                 raise ValueError(f"key: {key!r}: {{{field}}} is no parameter of {function.__qualname__}")
         chosen = codec if codec is not None else codec_for(_return_type(function))
-        self.codec = chosen if above is None else Compressing(chosen, above)
+        self.codec: Codec = chosen if above is None else Compressing(chosen, above)
         self._last: tuple[Any, Any] | None = None
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -145,7 +152,10 @@ class _Values:
         # A hit returns the same stored object again and again; it is decoded once.
         last = self._last
         if last is None or last[0] is not result.value:
-            last = self._last = (result.value, self.codec.decode(result.value))
+            try:
+                last = self._last = (result.value, self.codec.decode(result.value))
+            except Exception as error:  # each codec's library has exceptions of its own
+                raise CorruptRecord(f"{self._name}: what is stored is not of its type: {scrub(str(error))}") from error
         return result._replace(value=last[1])
 
 
@@ -156,7 +166,7 @@ class _Quoted:
         self._value = value
 
     def __format__(self, spec: str) -> str:
-        return _quoted(format(self._value, spec))
+        return _quoted(format(self._value, spec) if spec else self._value)
 
     def __getattr__(self, name: str) -> _Quoted:
         return _Quoted(getattr(self._value, name))
@@ -172,6 +182,9 @@ class _Quoted:
 
 
 def _quoted(value: Any) -> str:
+    kind: Any = type(value)
+    if {kind.__str__, kind.__repr__} == {object.__str__, object.__repr__}:
+        raise TypeError(f"key: a {kind.__name__} reads otherwise in every process: name an attribute of it in `key`")
     text = quote(str(value), safe="-_~")
     return text.replace(".", "%2E") if set(text) <= {"."} else text
 

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from kvcache import events as ev
 from kvcache.codec import decode, encode_json
@@ -31,7 +31,7 @@ from kvcache.redaction import scrub
 from kvcache.view import NOTHING, Held
 
 logger = logging.getLogger("kvcache")
-Observer = Callable[[ev.Event], None]
+Observer: TypeAlias = Callable[[ev.Event], None]
 
 
 def read_input(stored: Stored) -> ev.Found | ev.Unreadable:

@@ -46,10 +46,13 @@ class AwaitLoad:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Pause for `seconds`; where the store tells of changes, rather wait for the next one, at most `limit` seconds."""
+    """Pause for `seconds`; where the store tells of changes, rather wait for the next one, at most `limit` seconds.
+
+    `limit` None: a pause is what is wanted, whatever changes meanwhile.
+    """
 
     seconds: float
-    limit: float
+    limit: float | None
     version: Version | None
 
 
@@ -222,6 +225,11 @@ class Hit(Event):
 class StaleServed(Event):
     age: float
     on_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockAwaited(Event):
+    """Another node is refreshing, and there is nothing to serve meanwhile: told once a call, when the wait begins."""
 
 
 @dataclass(frozen=True, slots=True)

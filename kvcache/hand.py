@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from datetime import timedelta
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from kvcache import drive
 from kvcache import events as ev
 from kvcache.clock import SYSTEM, Clock, StoreClock
 from kvcache.codec import encode
-from kvcache.config import policy
+from kvcache.config import check_expiry, policy
 from kvcache.drive import Known, Observer
 from kvcache.errors import NotFound, StoreUnavailable, Unsupported
 from kvcache.kvs import Store, Stored
@@ -22,7 +22,7 @@ from kvcache.protocol import meanwhile
 from kvcache.record import EMPTY, Answer, invalidated
 from kvcache.view import absorb, hit
 
-Seconds = float | timedelta
+Seconds: TypeAlias = float | timedelta
 Flying = TypeVar("Flying")
 INVALIDATE_TRIES = 20
 
@@ -30,7 +30,8 @@ INVALIDATE_TRIES = 20
 class Hand(Generic[Flying]):
     """The answers in hand, bounded in number; the flights under way; what observers are told.
 
-    Unsupported: the store has no conditional writes. ValueError: a number that makes no sense.
+    Unsupported: the store has no conditional writes. InvalidURL: it removes values too soon for these numbers.
+    ValueError: a number that makes no sense.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Hand(Generic[Flying]):
             raise Unsupported(f"{store.url}: a SharedCache needs a store with conditional writes")
         self._store = store
         self._policy = policy(ttl, max_stale, lease, refresh_ahead, load_timeout, background)
+        check_expiry(self._policy, store)
         self._observer = on_event
         self._local = LocalCopy(local_copy, clock.wall) if local_copy is not None else None
         self._max_keys = max_keys

@@ -90,6 +90,8 @@ class Capabilities:
     """A version never comes back. False where it derives from content, as ETags do: equal bytes, equal versions."""
     min_write_interval: float = 0.0
     """Seconds below which repeated writes to one key are refused (GCS: 1.0)."""
+    expires_after: float | None = None
+    """Seconds after its last write when the store removes a value by itself; None: never."""
 
 
 class AsyncAccess(Protocol):

@@ -69,9 +69,12 @@ def temporary_file(directory: Path, prefix: str = "") -> Iterator[tuple[int, Pat
 def temporary_directory(directory: Path) -> Iterator[Path]:
     """A new empty directory, locked against `sweep`; removed at the end with all that is in it."""
 
-    def create(path: Path) -> int:
+    def create(path: Path) -> int | None:
         path.mkdir()
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # a sweep came in between
+            return None
 
     fd, path = _create_locked(directory, "", create)
     try:
@@ -130,11 +133,16 @@ def _remove_if_dead(path: Path, *, of_this_host: bool) -> None:
         os.close(fd)
 
 
-def _create_locked(directory: Path, prefix: str, create: Callable[[Path], int]) -> tuple[int, Path]:
-    """Something new that is locked; anew if a sweep took it for litter between its creation and its lock."""
+def _create_locked(directory: Path, prefix: str, create: Callable[[Path], int | None]) -> tuple[int, Path]:
+    """Something new that is locked; anew if a sweep took it for litter between its creation and its lock.
+
+    `create` returns its descriptor, or None if it was swept before it could be opened.
+    """
     while True:
         path = directory / f"{prefix}{_HOST}-{secrets.token_hex(8)}"
         fd = create(path)
+        if fd is None:
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_ino == os.fstat(fd).st_ino:

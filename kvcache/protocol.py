@@ -151,7 +151,8 @@ def _pause(flight: Flight, version: Version | None, left: float, took: float, no
     last = flight.waited or min(max(took, base), most)
     wait = min(most, base + now.chance * max(0.0, 3 * last - base))
     effect = ev.Wait(min(wait, left + base * now.chance), left + base * now.chance, version)
-    return Step(replace(flight, phase=Pausing(), waited=wait), effect)
+    told = () if flight.waited else (ev.LockAwaited(flight.key),)
+    return Step(replace(flight, phase=Pausing(), waited=wait), effect, told)
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def _claimed(flight: Flight, claiming: Claiming, came: Input, now: Now) -> Step:
             age = flight.held.age(now)
             if flight.held.answer is not None and flight.held.usable(flight.policy, age):
                 return _over(flight, Give(flight.held.answer, age, "stale"), now, wait)
-            return Step(replace(flight, phase=Pausing()), ev.Wait(wait, wait, flight.held.version))
+            return Step(replace(flight, phase=Pausing()), ev.Wait(wait, None, None))
         case ev.Unwritable(why):
             return _store_down(flight, why, now)
     raise _unexpected(flight, came)
@@ -368,7 +369,7 @@ def _hold(flight: Flight, publishing: Publishing, pause: float, *, verify: bool,
         return _give_up(flight, publishing, now)
     given = _give_up(flight, publishing, now)
     held = replace(flight, held=given.flight.held, phase=Holding(publishing, verify))
-    return Step(held, ev.Wait(wait, wait, None), (), given.deliver)
+    return Step(held, ev.Wait(wait, None, None), (), given.deliver)
 
 
 def _give_up(flight: Flight, publishing: Publishing, now: Now) -> Step:

@@ -72,7 +72,7 @@ def _hide_parameter(found: re.Match[str]) -> str:
 
 _URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _TOKEN_IN_TEXT: Final = re.compile(
-    r"((?:bearer|basic|token|authorization:?)\s+)\S+|\bgh[opsur]_\w+|\bgithub_pat_\w+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|\bAKIA\w{12,}",
+    r"((?:authorization:?\s+)?(?:bearer|basic|token)\s+|authorization:?\s+)\S+|\bgh[opsur]_\w+|\bgithub_pat_\w+|\beyJ[\w-]+\.[\w-]+\.[\w-]+|\bAKIA\w{12,}",
     re.IGNORECASE,
 )
 

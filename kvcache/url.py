@@ -275,8 +275,9 @@ SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
         "gs": Scheme("kvcache.backends.gs", "gcs"),
         "redis": Scheme("kvcache.backends.redis", "redis"),
         "rediss": Scheme("kvcache.backends.redis", "redis"),
-        "consul": Scheme("kvcache.backends.consul"),
+        "consul": Scheme("kvcache.backends.consul", "consul"),
         "abfs": Scheme("kvcache.backends.azure", "azure"),
+        "abfss": Scheme("kvcache.backends.azure", "azure"),
         "az": Scheme("kvcache.backends.azure", "azure"),
     }
 )

@@ -11,6 +11,7 @@ import uvloop
 
 import kvcache
 from kvcache import events as ev
+from kvcache.backends.memory import MemoryStore
 from kvcache.codec import decode, encode
 from kvcache.record import Lock, Record
 from tests.test_cache import Watched
@@ -160,6 +161,34 @@ def test_a_hung_load_is_cancelled(run, store):
             await cache.get("k", hangs)
         await asyncio.sleep(0.05)
         assert ended
+
+    run(story())
+
+
+@pytest.mark.parametrize("standing_still", [2, 3, 4])
+def test_a_hung_load_is_cancelled_though_the_deadline_passed_during_a_renewal(run, standing_still):
+    class Slow(MemoryStore):
+        writes = 0
+
+        def put(self, key, data, condition):
+            self.writes += 1
+            if self.writes == standing_still:
+                time.sleep(0.5)
+            return super().put(key, data, condition)
+
+    async def story():
+        ended = asyncio.Event()
+
+        async def hangs(ctx):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        cache = kvcache.AsyncSharedCache(Slow(), ttl=60, lease=0.2, load_timeout=0.3)
+        with pytest.raises(kvcache.UpstreamUnavailable, match="did not answer within"):
+            await cache.get("k", hangs)
+        await asyncio.wait_for(ended.wait(), 20)
 
     run(story())
 

@@ -403,6 +403,29 @@ def test_a_store_that_takes_no_writes_keeps_nobody_waiting(store):
         kvcache.SharedCache(store, ttl=60).get("k", down, timeout=20)
 
 
+def test_a_throttled_publish_pauses_where_the_store_tells_of_changes_too(store):
+    """Nobody changes the record meanwhile: a wait for that must not turn the pause into a storm of writes."""
+    throttled_until: list[float] = []
+    put = store.put
+
+    def throttling(key, data, condition):
+        if decode(data).lock is None:
+            throttled_until[:] = throttled_until or [time.monotonic() + 1.5]
+            if time.monotonic() < throttled_until[0]:
+                store.asked["throttled"] += 1
+                raise kvcache.Throttled("slow down", retry_after=1.0)
+        return put(key, data, condition)
+
+    store.put = throttling
+    with kvcache.SharedCache(store, ttl=60.0) as cache:
+        assert cache.get("k", Upstream()).value == 1
+        deadline = time.monotonic() + 30
+        while decode(store.read("k")).lock is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert decode(store.read("k")).answer.value == 1
+    assert 1 <= store.asked["throttled"] <= 2
+
+
 def test_a_value_that_is_not_json_is_a_failed_load(store):
     with pytest.raises(kvcache.UpstreamUnavailable, match="not JSON"):
         kvcache.SharedCache(store, ttl=60).get("k", lambda ctx: object())

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
+import enum
+import json
+import typing
+import uuid
 
 import msgspec
 import pydantic
@@ -13,8 +18,8 @@ from hypothesis import strategies as st
 
 import kvcache
 from kvcache.backends.memory import MemoryStore
-from kvcache.codecs import COMPRESSED, Bytes, Compressing, Plain
-from kvcache.errors import CorruptRecord
+from kvcache.codecs import COMPRESSED, Bytes, Compressing, Plain, codec_for
+from kvcache.errors import CorruptRecord, Unsupported
 
 
 class Point(msgspec.Struct):
@@ -128,6 +133,64 @@ def test_results_keep_their_type(store):
     assert through(binary) == b"\x00\xff"
 
 
+class Colour(enum.Enum):
+    RED = "red"
+
+
+DAY = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize("hidden", [None, "msgspec", "pydantic"])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (list[Data], [Data([1]), Data([])]),
+        (Data | None, Data([1])),
+        (Data | None, None),
+        (dict[str, list[Data]], {"a": [Data([2])]}),
+        (dict[int, str], {1: "one"}),
+        (tuple[int, str], (1, "one")),
+        (set[str], {"a", "b"}),
+        (list[bytes], [b"\x00\xff"]),
+        (datetime.datetime, DAY),
+        (dict[str, Colour], {"sky": Colour.RED}),
+        (uuid.UUID, uuid.UUID(int=7)),
+        (list[dict[str, int]], [{"a": 1}]),
+        (typing.Literal["a", "b"], "a"),
+        (typing.Any, {"a": None}),
+    ],
+)
+def test_types_within_types(store, monkeypatch, kind, value, hidden):
+    if hidden:
+        monkeypatch.setattr("kvcache.codecs.find_spec", lambda name: None if name == hidden else object())
+    codec = codec_for(kind)
+    again = codec.decode(json.loads(json.dumps(codec.encode(value))))
+    assert (again, type(again)) == (value, type(value))
+
+
+@pytest.mark.parametrize(("kind", "value"), [(list[Point], [Point(1)]), (Model | None, Model(name="m"))])
+def test_a_librarys_own_types_within_types(kind, value):
+    codec = codec_for(kind)
+    assert codec.decode(json.loads(json.dumps(codec.encode(value)))) == value
+
+
+def test_a_type_that_no_library_is_there_for(monkeypatch):
+    monkeypatch.setattr("kvcache.codecs.find_spec", lambda name: None)
+    with pytest.raises(Unsupported, match="datetime is not JSON: install msgspec or pydantic"):
+        codec_for(list[datetime.datetime])
+    assert isinstance(codec_for(dict[str, list[int]] | None), Plain)
+
+
+def test_an_argument_whose_text_is_an_address_makes_no_key(cache):
+    class Client:
+        name = "c"
+
+    assert kvcache.cached(cache, key="x:{client.name}")(lambda client: 1).key(Client()) == "x:c"
+    for key in (None, "x:{client}"):
+        with pytest.raises(TypeError, match="a Client reads otherwise in every process"):
+            kvcache.cached(cache, key=key)(lambda client: 1).key(Client())
+
+
 def test_large_results_are_compressed_and_marked(store):
     cache = kvcache.SharedCache(store, ttl=60)
 
@@ -142,10 +205,37 @@ def test_large_results_are_compressed_and_marked(store):
     assert other(lambda size: None)(100_000) == "x" * 100_000
 
 
-def test_a_compressed_value_that_is_none_is_corrupt():
+@pytest.mark.parametrize(
+    "damage", [lambda text: "AAAA", lambda text: "?", lambda text: 7, lambda text: None, lambda text: text[:-8]]
+)
+def test_a_compressed_value_that_is_none_is_corrupt(damage):
     codec = Compressing(Plain(), 0)
+    stored = codec.encode("x" * 10_000)
+    assert codec.decode(stored) == "x" * 10_000
     with pytest.raises(CorruptRecord):
-        codec.decode({COMPRESSED: "AAAA"})
+        codec.decode({COMPRESSED: damage(stored[COMPRESSED])})
+
+
+def test_a_compressed_value_unpacks_to_so_much_and_no_more(monkeypatch):
+    codec = Compressing(Plain(), 0)
+    monkeypatch.setattr("kvcache.codecs.MAX_PLAIN_BYTES", 1000)
+    assert codec.decode(codec.encode("x" * 998)) == "x" * 998
+    with pytest.raises(CorruptRecord, match="more than 1000 bytes"):
+        codec.decode(codec.encode("x" * 100_000))
+
+
+def test_a_stored_value_of_another_type_is_corrupt(store):
+    def old() -> dict[str, str]:
+        return {"y": "https://user:secret@host"}
+
+    def new() -> Point:
+        return Point(3)
+
+    kvcache.cached(kvcache.SharedCache(store, ttl=60), key="same")(old)()
+    changed = kvcache.cached(kvcache.SharedCache(store, ttl=60), key="same")(new)
+    with pytest.raises(CorruptRecord, match="new: what is stored is not of its type") as caught:
+        changed()
+    assert "secret" not in str(caught.value)
 
 
 @given(st.binary(max_size=100))

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kvcache.access import AtOnce
 from kvcache.errors import Conflict, NotFound, TooLarge
 from kvcache.kvs import (
     ABSENT,
     ANYWAY,
+    AsyncAccess,
     Capabilities,
     Condition,
     Progress,
@@ -150,7 +150,9 @@ class MemoryStore(Store):
                     progress(min(start + _BUFFER, len(entry.data)))
         return Stat(len(entry.data), entry.version, entry.modified)
 
-    def native_async(self) -> AtOnce:
+    def native_async(self) -> AsyncAccess:
+        from kvcache.access import AtOnce  # brings asyncio along
+
         return AtOnce(self)
 
     def wait_for_change(self, key: str, version: Version | None, timeout: float) -> bool:

@@ -42,7 +42,13 @@ SCAN_COUNT: Final = 1000
 def open(url: StoreURL) -> Store:
     """The store that a URL names. Nothing is sent before the first request. InvalidURL."""
     settings = understand(url)
-    capabilities = Capabilities(conditional_write=True, store_time=True, watch=True, max_value_bytes=settings.max_value)
+    capabilities = Capabilities(
+        conditional_write=True,
+        store_time=True,
+        watch=True,
+        max_value_bytes=settings.max_value,
+        expires_after=settings.expire,
+    )
     shelf = RedisShelf(settings, url.redacted)
     return PartedStore(shelf, capabilities, asynchronous=lambda store: RedisAccess(store, shelf, shelf.listen))
 

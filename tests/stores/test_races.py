@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,15 +11,15 @@ import pytest
 from kvcache.backends.parted import PartedStore
 from kvcache.url import open_store
 from tests.stores import racers
+from tests.stores.racers import PROCESSES
 
-PROCESSES = 8
 SIZE = 1_200_000
 """Bytes of a large value: two parts in Redis, three in Consul."""
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with racers.eight_processes("redis") as pool:
         yield pool
 
 
@@ -30,14 +28,9 @@ def url(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(request.param).store_url(prefix=f"race-{uuid.uuid4().hex[:8]}/")
 
 
-def soon() -> float:
-    return time.time() + 0.5
-
-
 def test_exactly_one_process_creates_a_key(url: str, pool: ProcessPoolExecutor) -> None:
     keys = [f"key/{n}" for n in range(20)]
-    at = soon()
-    running = [pool.submit(racers.create, url, at, f"process {n}", keys) for n in range(PROCESSES)]
+    running = [pool.submit(racers.create, url, f"process {n}", keys) for n in range(PROCESSES)]
     won = {f"process {n}": future.result() for n, future in enumerate(running)}
     assert sorted(key for keys_won in won.values() for key in keys_won) == sorted(keys)
     with open_store(url) as store:
@@ -46,8 +39,7 @@ def test_exactly_one_process_creates_a_key(url: str, pool: ProcessPoolExecutor) 
 
 
 def test_no_increment_is_lost(url: str, pool: ProcessPoolExecutor) -> None:
-    at = soon()
-    running = [pool.submit(racers.increment, url, at, "counter", 15) for _ in range(PROCESSES)]
+    running = [pool.submit(racers.increment, url, "counter", 15) for _ in range(PROCESSES)]
     refused = sum(future.result() for future in running)
     with open_store(url) as store:
         assert int(store.read("counter")) == PROCESSES * 15
@@ -57,9 +49,8 @@ def test_no_increment_is_lost(url: str, pool: ProcessPoolExecutor) -> None:
 def test_a_large_value_is_never_torn(url: str, pool: ProcessPoolExecutor) -> None:
     with open_store(url) as store:
         store.write("large", racers.large_value("first", SIZE))
-        at = soon()
-        running = [pool.submit(racers.replace_large, url, at, "large", f"writer {n}", SIZE, 6) for n in range(3)] + [
-            pool.submit(racers.read_large, url, at, "large", SIZE, 15) for n in range(PROCESSES - 3)
+        running = [pool.submit(racers.replace_large, url, "large", f"writer {n}", SIZE, 6) for n in range(3)] + [
+            pool.submit(racers.read_large, url, "large", SIZE, 15) for n in range(PROCESSES - 3)
         ]
         results = [future.result() for future in running]
         assert max(results) > 1, "nobody saw a change, so this proves nothing"
