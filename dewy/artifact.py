@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from dewy.cachedir import short_hash
+from dewy.errors import Untrusted
 from dewy.log import Log
-from dewy.registry import Announced, Registry
-from dewy.registry.base import time_text
+from dewy.proofs import Proofs
+from dewy.registry import Announced, Registry, source_scope
+from dewy.registry.landing import BeyondLimit, WrongBytes
+from dewy.registry.signatures import Proof
 from kvcache import (
     NOT_MODIFIED,
     BadCopy,
@@ -95,7 +98,7 @@ class Artifacts:
 
     `objects`: the shared store, or None where its directory is the local copy itself. `records`: the fleet's records,
     or None where the store has no conditional writes; then every node looks for the object by itself. `prefix`: of
-    names in the local copy, see `dewy.cachedir.Place`.
+    names in the local copy, see `dewy.cachedir.Place`. `proofs`: artifacts have to be signed; None: they need not.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Artifacts:
         records: SharedCache | None,
         prefix: str,
         log: Log,
+        proofs: Proofs | None = None,
     ) -> None:
         self._registry = registry
         self._staging = staging
@@ -114,18 +118,39 @@ class Artifacts:
         self._records = records
         self._prefix = prefix
         self._log = log
-        self._scope = short_hash(registry.scope)
+        self._proofs = proofs
+        self._source = source_scope(registry.scope)
         # What this node brought in last, and under which record: by a lead, which has a thread of its own, or without.
         self._brought: tuple[str, Staged] | None = None
 
     def obtain(self, announced: Announced) -> Staged:
         """The artifact, whole and checked. KVCacheError, DewyError or OSError: not this time."""
+        proof = self._proofs.expect(announced) if self._proofs is not None else None
+        staged = self._stage(announced)
+        if self._proofs is not None and proof is not None:
+            staged = self._signed(self._proofs, proof, announced, staged)
+        self._log.info("Cached artifact", cache_key=announced.key, source=staged.source)
+        return staged
+
+    def _stage(self, announced: Announced, refused: str | None = None) -> Staged:
+        """`refused`: the digest of bytes that were found wrong although nothing of what is known spoke against them."""
         try:
-            staged = self._proven_here(announced) or self._shared(announced)
+            return self._proven_here(announced) or self._shared(announced, refused)
         except StoreUnavailable as error:
             self._log.warn("artifact store unavailable; downloading from the registry", error=error)
-            staged = self._just_brought(announced) or self._from_registry(announced)
-        self._log.info("Cached artifact", cache_key=announced.key, source=staged.source)
+            staged = self._just_brought(announced)
+            return staged if staged is not None and staged.sha256 != refused else self._from_registry(announced)
+
+    def _signed(self, proofs: Proofs, proof: Proof, announced: Announced, staged: Staged) -> Staged:
+        """`staged`, or where that was another's and is not what was signed, the registry's own. Untrusted."""
+        try:
+            proofs.check(announced, proof, staged.path, staged.sha256)
+        except Untrusted as error:
+            if staged.source == "registry" or announced.digest is not None:
+                raise  # there are no other bytes to be had
+            self._log.warn("cached artifact is not signed; fetching it again", cache_key=announced.key, error=error)
+            staged = self._stage(announced, staged.sha256)
+            proofs.check(announced, proof, staged.path, staged.sha256)
         return staged
 
     def forget(self, announced: Announced) -> None:
@@ -136,16 +161,17 @@ class Artifacts:
         """The name in the local copy of the artifact with this key."""
         return self._prefix + key
 
-    def _shared(self, announced: Announced) -> Staged:
+    def _shared(self, announced: Announced, refused: str | None) -> Staged:
         if self._records is not None:
-            return self._through_record(self._records, announced)
+            return self._through_record(self._records, announced, refused)
         if self._objects is not None:
-            return self._through_note(self._objects, announced)
-        return self._measured_here(announced) or self._from_registry(announced)
+            return self._through_note(self._objects, announced, refused)
+        here = self._measured_here(announced)
+        return here if here is not None and here.sha256 != refused else self._from_registry(announced)
 
     # -- with records: one node fetches --------------------------------------------------------------------------------
 
-    def _through_record(self, records: SharedCache, announced: Announced) -> Staged:
+    def _through_record(self, records: SharedCache, announced: Announced, refused: str | None) -> Staged:
         key = self._record_key(announced)
         self._brought = None
         distrusted: Measured | None = None
@@ -158,7 +184,7 @@ class Artifacts:
                     raise StoreUnavailable(str(error)) from error
                 raise
             measured = Measured.from_value(answer.value)
-            staged = self._follow(announced, measured) if measured is not None else None
+            staged = self._follow(announced, measured, refused) if measured is not None else None
             if staged is not None:
                 return staged
             self._log.warn("cached artifact is bad; fetching it again", cache_key=announced.key)
@@ -171,8 +197,7 @@ class Artifacts:
     ) -> Loaded[dict[str, Any]] | NotModified:
         """The load of a record: fetches for everybody. `distrusted`: what the record said, and was found wrong."""
         before = Measured.from_value(ctx.previous)
-        trusted = before is not None and before != distrusted and before.agrees_with(announced)
-        if before is not None and trusted and self._is_stored(announced, before):
+        if before is not None and before != distrusted and self._holds(announced, before):
             return NOT_MODIFIED
         staged = (
             self._proven_here(announced)
@@ -181,9 +206,9 @@ class Artifacts:
         )
         return Loaded(Measured(self._store(announced, staged), staged.size, staged.sha256).to_value())
 
-    def _follow(self, announced: Announced, measured: Measured) -> Staged | None:
+    def _follow(self, announced: Announced, measured: Measured, refused: str | None) -> Staged | None:
         """What the record speaks of, from here or from the store; None where that is not to be had."""
-        if not measured.agrees_with(announced):
+        if not measured.agrees_with(announced) or measured.sha256 == refused:
             return None
         here = self._just_brought(announced) or self._here(announced, measured.sha256, measured.size)
         if here is not None:
@@ -195,14 +220,14 @@ class Artifacts:
 
     # -- without records -----------------------------------------------------------------------------------------------
 
-    def _through_note(self, objects: Store, announced: Announced) -> Staged:
+    def _through_note(self, objects: Store, announced: Announced, refused: str | None) -> Staged:
         """As with a record, but nobody waits for anybody: who fetches leaves a note of what was measured."""
         note = self._record_key(announced)
         try:
             measured = Measured.from_value(json.loads(objects.read(note)))
         except (NotFound, ValueError):
             measured = None
-        staged = self._follow(announced, measured) if measured is not None else self._proven_object(announced)
+        staged = self._follow(announced, measured, refused) if measured else self._proven_object(announced)
         if staged is None:
             staged = self._from_registry(announced)
             stored = Measured(self._store(announced, staged), staged.size, staged.sha256)
@@ -240,7 +265,14 @@ class Artifacts:
 
         name = self.name(announced.key)
         sha256 = _hex(announced.digest) if announced.digest else None
-        path = self._staging.put(name, fetch, sha256=sha256, size=announced.size)
+        try:
+            path = self._staging.put(name, fetch, sha256=sha256, size=announced.size)
+        except BeyondLimit:
+            raise
+        except (WrongBytes, BadCopy) as error:
+            # The store was asked before, where it could have it; something between the registry and us may be at fault.
+            self._log.warn("artifact has wrong bytes; fetching it once more", cache_key=announced.key, error=error)
+            path = self._staging.put(name, fetch, sha256=sha256, size=announced.size)
         staged = Staged(path, name, path.stat().st_size, self._staging.sha256_of(name) or _measure(path), "registry")
         self._brought = (self._record_key(announced), staged)
         return staged
@@ -289,7 +321,7 @@ class Artifacts:
     def _place(self, objects: Store, key: str, staged: Staged) -> tuple[str, bool]:
         """(where the object belongs, whether it is there). Two that come first at the same moment take the same place;
         whoever loses it is found out by the digest, and has its own place from then on."""
-        own = f"apps/{self._scope}/{key}"
+        own = f"apps/{short_hash(self._source)}/{key}"
         if staged.source == "store":  # it was proven a moment ago
             return key, True
         for place in (key, own):
@@ -308,8 +340,10 @@ class Artifacts:
             objects.download(key, copy)
             return _measure(copy) == staged.sha256
 
-    def _is_stored(self, announced: Announced, measured: Measured) -> bool:
-        """Whether what a record speaks of is still to be had."""
+    def _holds(self, announced: Announced, measured: Measured) -> bool:
+        """Whether what a record speaks of is what is announced, and still to be had."""
+        if not measured.agrees_with(announced):
+            return False
         if self._objects is None:
             return self._here(announced, measured.sha256, measured.size) is not None
         try:
@@ -318,9 +352,8 @@ class Artifacts:
             return False
 
     def _record_key(self, announced: Announced) -> str:
-        """One for each set of bytes. Without a digest their date tells them apart, as far as anything does."""
-        dated = time_text(announced.created_at) if announced.created_at is not None else ""
-        return f"artifact-cache/{short_hash(self._registry.scope, announced.key, announced.digest or dated)}.json"
+        """One for each set of bytes."""
+        return f"artifact-cache/{short_hash(self._source, announced.key, announced.edition)}.json"
 
 
 def _hex(digest: str) -> str:

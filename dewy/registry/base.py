@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 from dewy.errors import ArtifactNotFound, DewyError
+from dewy.registry.beside import Beside
 from kvcache import LoadContext, Loaded, NotModified, UpstreamUnavailable
 
 Progress: TypeAlias = Callable[[int], None]
@@ -52,6 +54,10 @@ class Announced:
     """In bytes."""
     asset: int | None = None
     """The registry's own number for it, where it has one."""
+    newest: str = ""
+    """A newer version that has no artifact for this machine, so that `--fallback` took this one."""
+    digest_from: str | None = None
+    """Where the digest came from, if from a checksums file of the release: `<file>@<mark>`, see `checksums`."""
 
     @property
     def name(self) -> str:
@@ -62,6 +68,11 @@ class Announced:
     def key(self) -> str:
         """Under which the artifact is cached: `v1.2.3--app_linux_amd64.tar.gz`."""
         return f"{self.tag}--{self.name}"
+
+    @property
+    def edition(self) -> str:
+        """What tells it from other bytes under its key: the digest, else the date, as far as anything does."""
+        return self.digest or (time_text(self.created_at) if self.created_at is not None else "")
 
     def to_value(self) -> dict[str, Any]:
         """The fields of Dewy v2, in its order."""
@@ -75,7 +86,13 @@ class Announced:
 
     def extra(self) -> dict[str, Any]:
         """What v2 has no field for."""
-        known = {"digest": self.digest, "size": self.size, "asset": self.asset}
+        known = {
+            "digest": self.digest,
+            "size": self.size,
+            "asset": self.asset,
+            "newest": self.newest or None,
+            "digest_from": self.digest_from,
+        }
         return {name: value for name, value in known.items() if value is not None}
 
     @classmethod
@@ -89,7 +106,7 @@ class Announced:
         if not (isinstance(tag, str) and tag and isinstance(url, str) and "://" in url):
             raise InvalidAnswer("the shared answer under this registry's key is no announcement of an artifact")
         more = extra if isinstance(extra, Mapping) else {}
-        digest = more.get("digest")
+        digest, digest_from = more.get("digest"), more.get("digest_from")
         return cls(
             id=str(fields.get("id") or ""),
             tag=tag,
@@ -99,6 +116,8 @@ class Announced:
             digest=digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None,
             size=_count(more.get("size")),
             asset=_count(more.get("asset")),
+            newest=str(more.get("newest") or ""),
+            digest_from=digest_from if isinstance(digest_from, str) else None,
         )
 
 
@@ -170,8 +189,12 @@ class Registry(Protocol):
         clock of `time.monotonic()`; None: FETCH_WITHIN from now. UpstreamError: it failed, or the bytes are wrong.
         """
 
+    def beside(self, announced: Announced, *, deadline: float) -> AbstractContextManager[Beside]:
+        """The other files of its release, to be read inside the `with`. UpstreamError."""
+
     def report(self, announced: Announced, command: str) -> None:
-        """Tells the registry that this host has deployed it, where there is a way to. UpstreamError."""
+        """Tells the registry that this host has deployed it, where there is a way to; once for each release and
+        command, since what it leaves there stays. UpstreamError."""
 
     def close(self) -> None:
         """Gives back connections."""
@@ -195,10 +218,13 @@ def previous_answer(ctx: LoadContext) -> Announced | None:
         return None
 
 
-def artifact_pending(name: str, tag: str, release_time: datetime | None) -> Pending:
-    """A release without the artifact `name` ("" where none was asked for by name). Its message begins like v2's."""
+def artifact_pending(name: str, tag: str, release_time: datetime | None, what: str = "artifact") -> Pending:
+    """A release without the artifact `name` ("" where none was asked for by name), or without what belongs to it.
+
+    Its message begins like v2's.
+    """
     when = "" if release_time is None else f", published {time_text(release_time)}"
-    return Pending(tag, f"artifact not found: {name or 'none for this platform'} (release {tag}{when})", release_time)
+    return Pending(tag, f"{what} not found: {name or 'none for this platform'} (release {tag}{when})", release_time)
 
 
 _PUBLISHED: Final = re.compile(r", published (\S+)\)$")
@@ -236,6 +262,16 @@ def parse_time(text: Any) -> datetime | None:
 def answer_id(now: datetime) -> str:
     """The ID of an answer: `20260501T000000Z`."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def report_name(text: str) -> str:
+    """The name of the file that a report becomes: `shipped_to_web-1_server_at_20260501T000000.000000000Z.txt`."""
+    return f"{text.replace(' ', '_')}.txt"
+
+
+def report_start(text: str) -> str:
+    """How the names of all reports of one host and command begin."""
+    return f"{text.rpartition(' ')[0]} ".replace(" ", "_")
 
 
 def report_text(hostname: str, command: str, now: datetime) -> str:

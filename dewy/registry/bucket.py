@@ -13,8 +13,10 @@ from urllib.parse import urlencode
 
 from dewy.errors import ConfigError
 from dewy.registry.base import Now, Progress
-from dewy.registry.layout import LayoutRegistry, Tree
+from dewy.registry.checksums import Mode
+from dewy.registry.layout import LayoutRegistry
 from dewy.registry.platform import Platform
+from dewy.registry.tree import Tree
 from dewy.registry.url import RegistryURL
 from kvcache import InvalidURL, KVCacheError, Stat, StoreUnavailable, open_store
 
@@ -26,7 +28,9 @@ STORE_PARAMETERS: Final = {
 """What is handed on to the store. Dewy v2 also takes `region`, which repeats what the place says."""
 
 
-def open_bucket(url: RegistryURL, platform: Platform, *, now: Now, hostname: str, max_artifact: int) -> LayoutRegistry:
+def open_bucket(
+    url: RegistryURL, platform: Platform, *, now: Now, hostname: str, max_artifact: int, checksums: Mode = "auto"
+) -> LayoutRegistry:
     """The registry of a bucket. A bucket that does not exist, or may not be read, is a ConfigError; one that cannot be
     reached just now is not: a node whose registry is down runs what it has.
     """
@@ -50,6 +54,7 @@ def open_bucket(url: RegistryURL, platform: Platform, *, now: Now, hostname: str
         now=now,
         hostname=hostname,
         max_artifact=max_artifact,
+        checksums=checksums,
     )
 
 
@@ -94,6 +99,9 @@ class Later:
 
     def stat(self, key: str) -> Stat:
         return self.store().stat(key)
+
+    def read(self, key: str) -> bytes:
+        return self.store().read(key)
 
     def download(self, key: str, path: str | os.PathLike[str], progress: Progress | None = None) -> Stat:
         return self.store().download(key, path, progress)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from dewy.registry.base import Now, Progress
+from dewy.registry.checksums import Mode
 from dewy.registry.keys import with_parameter
 from dewy.registry.layout import LayoutRegistry
 from dewy.registry.platform import Platform, is_temporary
@@ -26,7 +27,9 @@ T = TypeVar("T")
 CHUNK: Final = 1024 * 1024
 
 
-def open_file(url: RegistryURL, platform: Platform, *, now: Now, hostname: str, max_artifact: int) -> LayoutRegistry:
+def open_file(
+    url: RegistryURL, platform: Platform, *, now: Now, hostname: str, max_artifact: int, checksums: Mode = "auto"
+) -> LayoutRegistry:
     """The registry of a directory. It need not exist yet: a share may be mounted later. ConfigError.
 
     The host is part of the scope, since another host's directory of the same name may hold something else.
@@ -44,11 +47,12 @@ def open_file(url: RegistryURL, platform: Platform, *, now: Now, hostname: str, 
         now=now,
         hostname=hostname,
         max_artifact=max_artifact,
+        checksums=checksums,
     )
 
 
 class Directory:
-    """A directory as the tree of `dewy.registry.layout`. It is never created, and written to by `write` alone."""
+    """A directory as the tree of `dewy.registry.tree`. It is never created, and written to by `write` alone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,6 +72,9 @@ class Directory:
 
     def stat(self, key: str) -> Stat:
         return self._asked(key, lambda path: _stat(path.stat()))
+
+    def read(self, key: str) -> bytes:
+        return self._asked(key, Path.read_bytes)
 
     def download(self, key: str, path: str | os.PathLike[str], progress: Progress | None = None) -> Stat:
         with contextlib.ExitStack() as stack:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
 
 from dewy.http import MAX_BODY, CallFailed
 from dewy.registry import base
 from dewy.registry.base import Announced, Fetched, Now, Pending, Progress
+from dewy.registry.checksums import Mode, is_wanted, vouched, vouched_or_pending, with_mode
+from dewy.registry.choice import choose_version
 from dewy.registry.github_api import MAX_PAGES, PER_PAGE, PUBLIC_API, GitHub, Page, Release
+from dewy.registry.github_files import ReleaseFiles
 from dewy.registry.keys import platform_scope, with_parameter
 from dewy.registry.landing import Landing, WrongBytes
 from dewy.registry.platform import Platform, choose
+from dewy.registry.rate import RateLimit
 from dewy.registry.url import RegistryURL
-from dewy.versions import newest, slot
 from kvcache import NOT_MODIFIED, LoadContext, Loaded, NotModified, UpstreamError
 
 TRIES: Final = 5
@@ -30,7 +34,9 @@ FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; twice as many before each further one."""
 REPORT_WITHIN: Final = 30.0
 """Seconds."""
-FORM: Final = 1
+MOST_ASSETS: Final = 800
+"""Files of a release beyond which no report is added."""
+FORM: Final = 2
 """Of the validator. A change in how an artifact is chosen changes it, so that answers chosen before are not kept."""
 
 _OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -57,19 +63,20 @@ class GitHubReleases:
         now: Now,
         hostname: str,
         max_artifact: int,
+        checksums: Mode = "auto",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         owner, _, repo = url.path.removesuffix("/").partition("/")
         if not _OWNER.fullmatch(owner) or not _REPO.fullmatch(repo):
             raise url.wrong("repository", url.place, "ghr://owner/repo")
         url.reject_unknown(())
-        self._pre_release = url.flag("pre-release")
-        self._calver = url.calver()
+        self._rule = url.rule()
         self._artifact = url.artifact or env.get("GITHUB_ARTIFACT", "")
         self._platform = platform
         self._now = now
         self._hostname = hostname
         self._max_artifact = max_artifact
+        self._checksums: Mode = checksums
         self._sleep = sleep
         self._prefix = f"ghr://{owner}/{repo}/tag/"
         self._github = GitHub(owner, repo, env, now)
@@ -79,11 +86,17 @@ class GitHubReleases:
             self.scope = with_parameter(self.scope, "artifact", self._artifact)
         if self._github.base != PUBLIC_API:
             self.scope = with_parameter(self.scope, "github-api-url", self._github.base)
+        self.scope = with_mode(self.scope, checksums)
 
     def close(self) -> None:
         self._github.close()
 
     # -- what is announced --------------------------------------------------------------------------------------------
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What GitHub has said last of its limit."""
+        return self._github.rate_limit
 
     def current(self, ctx: LoadContext) -> Loaded[dict[str, Any]] | Literal[NotModified.NOT_MODIFIED]:
         first = None
@@ -97,8 +110,8 @@ class GitHubReleases:
             if known:
                 return NOT_MODIFIED
         pages = self._all_pages(first, ctx.deadline)
-        release = self._newest([release for page in pages for release in page.releases])
-        return base.published(self._choice(release, ctx), ctx, _validator(pages))
+        found = self._choice([release for page in pages for release in page.releases], ctx)
+        return base.published(found, ctx, _validator(pages))
 
     def _all_pages(self, first: Page | None, deadline: float) -> list[Page]:
         pages = [first] if first else []
@@ -112,35 +125,43 @@ class GitHubReleases:
             query = page.next
         return pages
 
-    def _newest(self, releases: list[Release]) -> Release:
+    def _choice(self, releases: list[Release], ctx: LoadContext) -> Announced | Pending:
         if not releases:
             raise UpstreamError("no non-draft releases found")
-        tag = newest((release.tag for release in releases), pre_release=self._pre_release, calver=self._calver)
-        if tag is None:
+        by_tag = {release.tag: release for release in reversed(releases)}  # the first of equal tags stays
+        last = base.previous_answer(ctx)
+        choice = choose_version(
+            (release.tag for release in releases),
+            self._rule,
+            lambda tag: self._artifact_of(by_tag[tag], last),
+            last.tag if last else None,
+        )
+        if choice is None:
             raise UpstreamError("failed to find latest version: no valid versioned object found")
-        return next(release for release in releases if release.tag == tag)
-
-    def _choice(self, release: Release, ctx: LoadContext) -> Announced | Pending:
-        assets = {asset.name: asset for asset in reversed(release.assets)}  # the first of equal names stays
-        if self._artifact:
-            name = self._artifact if self._artifact in assets else None
-        else:
-            last = base.previous_answer(ctx)
-            keep = last.name if last is not None and last.tag == release.tag else None
-            name = choose((asset.name for asset in release.assets), self._platform, keep=keep)
-        if name is None:
+        release = by_tag[choice.tag]
+        if choice.name is None:
             return base.artifact_pending(self._artifact, release.tag, release.published_at)
-        asset = assets[name]
-        return Announced(
+        asset = next(asset for asset in release.assets if asset.name == choice.name)
+        found = Announced(
             id=base.answer_id(self._now()),
             tag=release.tag,
-            artifact_url=f"{self._prefix}{release.tag}/{name}",
+            artifact_url=f"{self._prefix}{release.tag}/{asset.name}",
             created_at=release.published_at,
-            slot=slot(release.tag, self._calver),
+            slot=choice.slot,
             digest=asset.digest,
             size=asset.size,
             asset=asset.id,
+            newest=choice.newest,
         )
+        files = ReleaseFiles(self._github, release, ctx.deadline)
+        return vouched_or_pending(found, files, self._checksums, last)
+
+    def _artifact_of(self, release: Release, last: Announced | None) -> str | None:
+        names = [asset.name for asset in release.assets]
+        if self._artifact:
+            return self._artifact if self._artifact in names else None
+        keep = last.name if last is not None and last.tag == release.tag else None
+        return choose(names, self._platform, keep=keep)
 
     # -- its bytes ----------------------------------------------------------------------------------------------------
 
@@ -155,11 +176,11 @@ class GitHubReleases:
         if announced.artifact_url != f"{self._prefix}{announced.tag}/{announced.name}":
             raise UpstreamError(f"{announced.artifact_url}: not an artifact of {self.describe}")
         end = time.monotonic() + base.FETCH_WITHIN if deadline is None else deadline
-        if announced.asset is not None:
+        if announced.asset is not None and not is_wanted(announced, self._checksums):
             fetched = self._download(announced, announced.asset, path, progress, end)
             if fetched is not None:
                 return fetched
-        # Announced by Dewy v2, which names no asset, or uploaded again since.
+        # Announced by others, who name no asset or knew of no checksum, or uploaded again since.
         found = self._locate(announced, end)
         fetched = None if found.asset is None else self._download(found, found.asset, path, progress, end)
         if fetched is None:
@@ -169,12 +190,13 @@ class GitHubReleases:
     def _locate(self, announced: Announced, deadline: float) -> Announced:
         """`announced` with the asset that bears its name now; what was announced of length and digest stays."""
         release = self._github.release(announced.tag, deadline)
-        for asset in release.assets if release else ():
-            if asset.name == announced.name:
-                if announced.digest is None and announced.size in (None, asset.size):
-                    return replace(announced, asset=asset.id, size=asset.size, digest=asset.digest)
-                return replace(announced, asset=asset.id)
-        return replace(announced, asset=None)
+        asset = next((a for a in release.assets if a.name == announced.name), None) if release else None
+        if release is None or asset is None:
+            return replace(announced, asset=None)
+        found = replace(announced, asset=asset.id)
+        if announced.digest is None and announced.size in (None, asset.size):
+            found = replace(found, size=asset.size, digest=asset.digest)
+        return vouched(found, ReleaseFiles(self._github, release, deadline), self._checksums)
 
     def _download(
         self, announced: Announced, asset: int, path: str | os.PathLike[str], progress: Progress | None, deadline: float
@@ -209,18 +231,34 @@ class GitHubReleases:
                 self._sleep(min(FIRST_PAUSE * 2**attempt, max(0.0, deadline - time.monotonic())))
             raise WrongBytes(f"{announced.name}: the server did not send it from its beginning")
 
+    @contextmanager
+    def beside(self, announced: Announced, *, deadline: float) -> Iterator[ReleaseFiles]:
+        yield ReleaseFiles(self._github, self._release(announced, deadline), deadline)
+
     # -- what became of it --------------------------------------------------------------------------------------------
 
     def report(self, announced: Announced, command: str) -> None:
-        """Adds a text file to the release, named by host, command and time. Nobody without a token can, so does not."""
+        """Adds a text file to the release, named by host, command and time. Nobody without a token can, so does not.
+
+        One for each host and command, and none where the room for artifacts would become scarce: GitHub takes a
+        thousand files for a release.
+        """
         if self._github.auth.anonymous:
             return
         deadline = time.monotonic() + REPORT_WITHIN
+        release = self._release(announced, deadline)
+        text = base.report_text(self._hostname, command, self._now())
+        if any(asset.name.startswith(base.report_start(text)) for asset in release.assets):
+            return
+        if len(release.assets) >= MOST_ASSETS:
+            raise UpstreamError(f"release {announced.tag} has {len(release.assets)} files: no report is added to it")
+        self._github.upload(release, base.report_name(text), text.encode(), deadline)
+
+    def _release(self, announced: Announced, deadline: float) -> Release:
         release = self._github.release(announced.tag, deadline)
         if release is None:
             raise UpstreamError(f"release not found: {announced.tag}")
-        text = base.report_text(self._hostname, command, self._now())
-        self._github.upload(release, f"{text.replace(' ', '_')}.txt", text.encode(), deadline)
+        return release
 
 
 def _known_pages(ctx: LoadContext) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from dewy.http import Answer, Client, Stream, origin
 from dewy.registry.base import Now, parse_time
 from dewy.registry.github_auth import auth_from_env
 from dewy.registry.github_failures import failure
+from dewy.registry.rate import RateLimit
 from kvcache import UpstreamError
 
 PUBLIC_API: Final = "https://api.github.com/"
@@ -69,6 +70,8 @@ class GitHub:
         self._http = Client(env)
         self._repo = f"repos/{quote(owner)}/{quote(repo)}"
         self.auth: Final = auth_from_env(env, self._ask_for_token, now)
+        self.rate_limit: RateLimit | None = None
+        """As of the last answer that said it."""
 
     def close(self) -> None:
         self._http.close()
@@ -143,6 +146,7 @@ class GitHub:
         if answer.status == 401 and self.auth.renew(credential):  # an App's token that was withdrawn before its time
             credential = self.auth.credential(deadline)
             answer = self._http.call("GET", self.base + path, deadline=deadline, headers=sent, credential=credential)
+        self.rate_limit = RateLimit.of(answer.headers) or self.rate_limit
         if answer.status in good:
             return answer
         raise self.failed(_what("GET", path), answer.status, answer.headers, answer.body)

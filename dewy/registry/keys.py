@@ -20,6 +20,11 @@ NEWEST_ARM: Final = 7
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
 """Decoded names and values, as bytes: Go does not ask whether they are UTF-8."""
 
+SLOT: Final = "slot"
+FALLBACK: Final = "fallback"
+CHECKSUMS: Final = "checksums"
+"""Parameters of a scope that stand for options, and that no registry's URL takes."""
+
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -38,6 +43,21 @@ def registry_scope(url: str, calver: str | None = None) -> str:
 def with_parameter(scope: str, name: str, value: str) -> str:
     """`scope` with one more query parameter, for what is in force without standing in the URL."""
     return f"{scope}{'&' if '?' in scope else '?'}{quote_plus(name)}={quote_plus(value)}"
+
+
+def choice_scope(scope: str, slot: str, fallback: bool) -> str:
+    """`scope` of nodes that may take another version than the newest one. As it is where they do as Dewy v2."""
+    if slot:
+        scope = with_parameter(scope, SLOT, slot)
+    return with_parameter(scope, FALLBACK, "true") if fallback else scope
+
+
+def source_scope(scope: str) -> str:
+    """`scope` of the releases themselves, whichever of them a node takes: what it keeps stays its own when an operator
+    gives it another slot."""
+    path, mark, query = scope.partition("?")
+    kept = [piece for piece in query.split("&") if piece.partition("=")[0] not in (SLOT, FALLBACK, CHECKSUMS)]
+    return f"{path}{mark}{'&'.join(kept)}" if kept else path
 
 
 def platform_scope(scope: str, platform: Platform) -> str:

@@ -19,6 +19,10 @@ class WrongBytes(UpstreamError):
     """What came is not what was announced: its length or its SHA-256 differs. Nothing of it was kept."""
 
 
+class BeyondLimit(WrongBytes):
+    """It is larger than what may be fetched at all. Another try would end no better."""
+
+
 def part_of(path: Path) -> Path:
     """Where a file is while it is not whole: hidden, beside its place."""
     return path.with_name(f".{path.name}.part")
@@ -82,7 +86,7 @@ class Landing:
         if expected is not None and size > expected:
             raise WrongBytes(f"{self._announced.name}: more than the {expected} bytes announced")
         if size > self._limit:
-            raise WrongBytes(f"{self._announced.name}: larger than the {self._limit} bytes allowed")
+            raise BeyondLimit(f"{self._announced.name}: larger than the {self._limit} bytes allowed")
         with self._disk():
             self._open_file.write(piece)
         self._hash.update(piece)

@@ -1,49 +1,29 @@
 """Registries that are a tree of files, `<version>/<artifact>`: a directory now, a bucket just as well.
 
-All that is needed of the tree is a list of its keys, and the size, time and bytes of one: a `kvcache.Store` is one as
-it is.
+What is asked of the tree stands in `dewy.registry.tree`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from dewy.errors import DewyError
 from dewy.registry import base
 from dewy.registry.base import Announced, Fetched, Now, Pending, Progress
+from dewy.registry.checksums import Mode, is_wanted, vouched, vouched_or_pending, with_mode
+from dewy.registry.choice import choose_version
 from dewy.registry.keys import platform_scope
-from dewy.registry.landing import WrongBytes, check, measure, part_of
-from dewy.registry.platform import Platform, choose, is_temporary
+from dewy.registry.platform import Platform, choose
+from dewy.registry.tree import Tree, TreeFiles, copy, is_artifact
 from dewy.registry.url import RegistryURL
-from dewy.versions import newest, slot
-from kvcache import LoadContext, Loaded, NotFound, Stat, StoreUnavailable, UpstreamError
+from kvcache import KVCacheError, LoadContext, Loaded, NotFound, StoreUnavailable, UpstreamError
 
 REPORT_PREFIX: Final = "shipped_to_"
 """How the names of reports begin, which lie among the artifacts."""
-
-
-class Tree(Protocol):
-    """What a registry of this layout needs of a store, and asks in the store's words."""
-
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """Keys, sorted. StoreUnavailable."""
-
-    def stat(self, key: str) -> Stat:
-        """NotFound, StoreUnavailable."""
-
-    def download(self, key: str, path: str | os.PathLike[str], progress: Progress | None = None) -> Stat:
-        """Streams to a file. NotFound, StoreUnavailable."""
-
-    def write(self, key: str, data: bytes) -> object:
-        """StoreUnavailable."""
-
-    def close(self) -> None:
-        """Twice is not an error."""
 
 
 class LayoutRegistry:
@@ -65,8 +45,9 @@ class LayoutRegistry:
         now: Now,
         hostname: str,
         max_artifact: int,
+        checksums: Mode = "auto",
     ) -> None:
-        self.scope = url.scope if url.artifact else platform_scope(url.scope, platform)
+        self.scope = with_mode(url.scope if url.artifact else platform_scope(url.scope, platform), checksums)
         self.describe = url.describe
         self._tree = tree
         self._platform = platform
@@ -76,9 +57,9 @@ class LayoutRegistry:
         self._now = now
         self._hostname = hostname
         self._max_artifact = max_artifact
+        self._checksums: Mode = checksums
         self._artifact = url.artifact
-        self._pre_release = url.flag("pre-release")
-        self._calver = url.calver()
+        self._rule = url.rule()
 
     def close(self) -> None:
         self._tree.close()
@@ -95,27 +76,32 @@ class LayoutRegistry:
             version, _, name = key.partition("/")
             if name:
                 versions.setdefault(version, []).append(name)
-        tag = newest(versions, pre_release=self._pre_release, calver=self._calver)
-        if tag is None:
+        last = base.previous_answer(ctx)
+        choice = choose_version(
+            versions, self._rule, lambda tag: self._choose(tag, versions[tag], last), last.tag if last else None
+        )
+        if choice is None:
             raise UpstreamError(f"{self.describe}: failed to find latest version: no valid versioned object found")
-        chosen = self._choose(tag, versions[tag], ctx)
-        if chosen is None:
+        tag = choice.tag
+        if choice.name is None:
             return base.artifact_pending(self._artifact, tag, self._released_at(tag, versions[tag]))
-        stat = self._tree.stat(f"{tag}/{chosen}")
-        return Announced(
+        stat = self._tree.stat(f"{tag}/{choice.name}")
+        found = Announced(
             id=base.answer_id(self._now()),
             tag=tag,
-            artifact_url=f"{self._prefix}{tag}/{chosen}{self._suffix}",
+            artifact_url=f"{self._prefix}{tag}/{choice.name}{self._suffix}",
             created_at=_moment(stat.modified),
-            slot=slot(tag, self._calver),
+            slot=choice.slot,
             size=stat.size,
+            newest=choice.newest,
         )
+        files = TreeFiles(self._tree, tag, versions[tag])
+        return vouched_or_pending(found, files, self._checksums, last)
 
-    def _choose(self, tag: str, names: list[str], ctx: LoadContext) -> str | None:
-        whole = [name for name in names if _is_artifact(f"{tag}/{name}")]
+    def _choose(self, tag: str, names: list[str], last: Announced | None) -> str | None:
+        whole = [name for name in names if is_artifact(f"{tag}/{name}")]
         if self._artifact:
             return self._artifact if self._artifact in whole else None
-        last = base.previous_answer(ctx)
         keep = last.name if last is not None and last.tag == tag else None
         return choose((n for n in whole if not n.startswith(REPORT_PREFIX)), self._platform, keep=keep)
 
@@ -134,44 +120,27 @@ class LayoutRegistry:
         """The tree's own time-outs hold; `deadline` does not."""
         key = f"{announced.tag}/{announced.name}"
         # The announcement may come out of a shared store: what it names has to be an artifact of this registry.
-        if announced.artifact_url != f"{self._prefix}{key}{self._suffix}" or not _is_artifact(key):
+        if announced.artifact_url != f"{self._prefix}{key}{self._suffix}" or not is_artifact(key):
             raise UpstreamError(f"{announced.artifact_url}: not an artifact of {self.describe}")
-        part = part_of(Path(path))
-        try:
-            before = self._tree.stat(key)
-            if before.size > self._max_artifact:
-                raise WrongBytes(f"{announced.name}: larger than the {self._max_artifact} bytes allowed")
-            self._tree.download(key, part, progress)
-            fetched = check(announced, measure(part))
-            if self._tree.stat(key).version != before.version:
-                raise WrongBytes(f"{announced.name}: changed while it was copied")
-            part.replace(path)
-        except (NotFound, StoreUnavailable) as error:
-            raise UpstreamError(f"{announced.artifact_url}: {error}") from error
-        except OSError as error:
-            raise DewyError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()  # where it was not put in place
-        return fetched
+        if is_wanted(announced, self._checksums):
+            announced = vouched(announced, TreeFiles.listed(self._tree, announced.tag), self._checksums)
+        return copy(self._tree, key, announced, Path(path), limit=self._max_artifact, progress=progress)
+
+    @contextmanager
+    def beside(self, announced: Announced, *, deadline: float) -> Iterator[TreeFiles]:
+        """The tree's own time-outs hold; `deadline` does not."""
+        yield TreeFiles.listed(self._tree, announced.tag)
 
     def report(self, announced: Announced, command: str) -> None:
-        """Leaves an empty file beside the artifact, named by host, command and time."""
+        """Leaves an empty file beside the artifact, named by host, command and time; one for each host and command."""
         if not self._reports:
             return
         text = base.report_text(self._hostname, command, self._now())
         try:
-            self._tree.write(f"{announced.tag}/{text.replace(' ', '_')}.txt", b"")
-        except StoreUnavailable as error:
+            if not any(self._tree.list(f"{announced.tag}/{base.report_start(text)}")):
+                self._tree.write(f"{announced.tag}/{base.report_name(text)}", b"")
+        except KVCacheError as error:
             raise UpstreamError(f"{self.describe}: {error}") from error
-
-
-def _is_artifact(key: str) -> bool:
-    """Whether a key can be an artifact: a whole file in a version's own directory."""
-    version, _, name = key.partition("/")
-    if "?" in name or not key.isprintable():  # "?" would end the name in the artifact's URL
-        return False
-    return version not in ("", ".", "..") and "/" not in name and not is_temporary(name)
 
 
 def _moment(seconds: float | None) -> datetime | None:

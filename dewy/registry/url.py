@@ -9,12 +9,15 @@ from typing import Final
 from urllib.parse import unquote
 
 from dewy.errors import ConfigError, printable
-from dewy.registry.keys import parse_query, registry_scope
+from dewy.registry.choice import Rule
+from dewy.registry.keys import choice_scope, parse_query, registry_scope
 from dewy.versions import CalVer, InvalidFormat
 from kvcache import redact
 
 COMMON: Final = ("artifact", "calver", "pre-release")
 """Parameters of every registry."""
+
+SCHEMES: Final = ("ghr", "s3", "gs", "grpc", "file")
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -34,6 +37,9 @@ class RegistryURL:
     scope: str
     describe: str
     """The URL without secrets."""
+    slot: str = ""
+    fallback: bool = False
+    """Both of the command line, and no parameters: see `dewy.registry.choice`."""
 
     def wrong(self, part: str, value: str, form: str) -> ConfigError:
         """The error for one part, to be raised by the caller."""
@@ -66,6 +72,10 @@ class RegistryURL:
         except InvalidFormat as error:
             raise ConfigError(f"--calver: {error}") from error
 
+    def rule(self) -> Rule:
+        """Which version is to be taken. ConfigError."""
+        return Rule(self.flag("pre-release"), self.calver(), self.slot, self.fallback)
+
     def reject_unknown(self, accepted: Collection[str]) -> None:
         """ConfigError for a parameter that neither every registry takes nor this one."""
         known = sorted({*COMMON, *accepted})
@@ -74,12 +84,18 @@ class RegistryURL:
                 raise self.wrong("parameter", name, ", ".join(known))
 
 
-def parse_registry_url(url: str, calver: str | None = None) -> RegistryURL:
-    """The parts of a registry URL; `calver` replaces its parameter of that name. ConfigError."""
+def parse_registry_url(url: str, calver: str | None = None, *, slot: str = "", fallback: bool = False) -> RegistryURL:
+    """The parts of a registry URL; `calver` replaces its parameter of that name. ConfigError.
+
+    `slot` and `fallback` decide which version is taken, so nodes that differ in them do not share an answer.
+    """
     shown = printable(redact(url))
     scheme, mark, rest = url.partition("://")
     if not mark or not _SCHEME.fullmatch(scheme):
         raise ConfigError(f"--registry: {shown}: expected scheme://place, such as ghr://owner/repo or file:///dir")
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES[:-1])
+        raise ConfigError(f"--registry: {shown}: unsupported registry: expected {known} or {SCHEMES[-1]}://")
     if not url.isprintable():
         raise ConfigError(f"--registry: {shown}: expected a URL without control characters")
     if "#" in rest:
@@ -96,4 +112,4 @@ def parse_registry_url(url: str, calver: str | None = None) -> RegistryURL:
         if text in params:
             raise ConfigError(f"--registry: {shown}: parameter: {printable(text)!r}: expected only once")
         params[text] = value.decode(errors="replace")
-    return RegistryURL(scheme, place, params, scope, shown)
+    return RegistryURL(scheme, place, params, choice_scope(scope, slot, fallback), shown, slot, fallback)

@@ -29,8 +29,16 @@ class Repo:
     def publish(self, tag: str, assets: Any = None, **about: Any) -> dict[str, Any]:
         return self.server.publish(tag, {NAME: b"data"} if assets is None else assets, repo=self.name, **about)
 
-    def open(self, query: str = "", platform: Platform = LINUX, **env: str) -> GitHubReleases:
-        url = parse_registry_url(f"ghr://{self.name}{query}")
+    def open(
+        self,
+        query: str = "",
+        platform: Platform = LINUX,
+        checksums: Any = "auto",
+        slot: str = "",
+        fallback: bool = False,
+        **env: str,
+    ) -> GitHubReleases:
+        url = parse_registry_url(f"ghr://{self.name}{query}", slot=slot, fallback=fallback)
         return GitHubReleases(
             url,
             TOKEN | self.server.env | env,
@@ -38,6 +46,7 @@ class Repo:
             now=lambda: MOMENT,
             hostname="Web-1",
             max_artifact=2**30,
+            checksums=checksums,
             sleep=lambda seconds: None,
         )
 

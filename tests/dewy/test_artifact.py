@@ -172,6 +172,60 @@ def test_a_bad_object_is_fetched_again_once(world: World, damage: str, digest: s
     assert world.downloads() == 2
 
 
+@pytest.mark.parametrize("conditional", [True, False])
+def test_wrong_bytes_are_fetched_once_more(world: World, conditional: bool) -> None:
+    announced = world.publish()
+    world.github.mode("corrupt", "assets", times=1)
+    staged = world.node("one", conditional=conditional).obtain(announced)
+    assert (staged.path.read_bytes(), world.downloads()) == (DATA, 2)
+    assert world.node("two", conditional=conditional).obtain(announced).source == "store"
+
+
+def test_bytes_that_stay_wrong_are_nobody_s(world: World) -> None:
+    announced = world.publish()
+    world.github.mode("corrupt", "assets")
+    with pytest.raises(
+        KVCacheError, match=f"{NAME}: its digest is sha256:.*, announced was {announced.digest}"
+    ) as caught:
+        world.node("one").obtain(announced)
+    assert "\n" not in str(caught.value) and world.downloads() == 2
+    with pytest.raises(KVCacheError):
+        world.node("two").obtain(announced)
+    assert world.downloads() == 2  # the fleet backs off
+    assert not world.object().exists() and not (world.directory / "one" / announced.key).exists()
+
+
+def test_a_bad_object_and_a_bad_download(world: World) -> None:
+    """The store, the registry, the registry: the third is good."""
+    announced = world.publish()
+    world.node("one").obtain(announced)
+    DAMAGE["changed"](world.object())
+    world.github.mode("corrupt", "assets", times=1)
+    assert world.node("two").obtain(announced).path.read_bytes() == DATA
+    assert world.downloads() == 3
+
+
+def test_what_is_too_large_is_not_fetched_again(world: World) -> None:
+    announced = world.publish()
+    world.registry.close()
+    world.registry = open_registry(f"ghr://{world.repo}", env=world.env, max_artifact=1000)
+    with pytest.raises(KVCacheError, match="larger than the 1000 bytes allowed"):
+        world.node("one").obtain(announced)
+    assert world.downloads() == 1
+
+
+def test_a_checksum_of_the_release_proves_what_v2_stored(world: World) -> None:
+    """R3: of a release whose registry knows no digest."""
+    world.github.publish("v1.0.0", repo=world.repo)
+    sums = f"{hashlib.sha256(DATA).hexdigest()}  {NAME}\n".encode()
+    world.github.add_asset("v1.0.0", "checksums.txt", sums, repo=world.repo)
+    world.github.add_asset("v1.0.0", NAME, DATA, repo=world.repo, digest=None)
+    announced = world.announced()
+    world.store().write(announced.key, DATA)
+    assert world.node("one").obtain(announced).source == "store"
+    assert world.downloads() == 1  # the checksums
+
+
 def test_a_bad_local_copy_is_fetched_again(world: World) -> None:
     announced = world.publish()
     one = world.node("one")

@@ -82,6 +82,7 @@ ALL = [LINUX, LINUX_ARM, LINUX_386, PI_3, MAC, MAC_INTEL, WINDOWS, WINDOWS_386, 
     ],
 )
 def test_a_name_fits_these_machines_and_no_others(name: str, machines: list[Platform]) -> None:
+    """R8: with the words that v2 does not know."""
     assert [machine for machine in ALL if fits(name, machine)] == machines
 
 

@@ -26,7 +26,7 @@ LINUX = Platform("linux", "amd64", "gnu")
         ("owner/repo", "expected scheme://place"),
         ("://owner/repo", "expected scheme://place"),
         ("GHR://owner/repo", "expected scheme://place"),
-        ("http://github.com/o/r", "unsupported registry: expected ghr://, s3://, gs:// or file://"),
+        ("http://github.com/o/r", "unsupported registry: expected ghr://, s3://, gs://, grpc:// or file://"),
         ("ghr://", "repository: '': expected ghr://owner/repo"),
         ("ghr://owner", "repository: 'owner': expected ghr://owner/repo"),
         ("ghr://owner/", "expected ghr://owner/repo"),
@@ -123,6 +123,7 @@ def test_the_words_for_true_and_false_are_go_s(word: str) -> None:
     ],
 )
 def test_what_is_in_force_makes_the_scope(url: str, calver: str | None, env: dict[str, str], scope: str) -> None:
+    """C8."""
     registry = open_registry(url, calver=calver, env=env, platform=LINUX, hostname="web-1")
     assert registry.scope == scope
     registry.close()

@@ -10,6 +10,7 @@ import pytest
 import kvcache
 from dewy.errors import ArtifactNotFound, ConfigError
 from dewy.registry import Announced, Platform, open_registry
+from dewy.registry.landing import WrongBytes
 from kvcache import LoadContext
 
 LINUX = Platform("linux", "amd64")
@@ -55,9 +56,36 @@ def test_the_newest_version_its_artifact_and_a_report(place, tmp_path):
     registry.report(announced, "server")
     reports = [key for key in store.list("v1.10.0/") if "shipped_to_host-a_server_at_" in key]
     assert len(reports) == 1 and reports[0].endswith("Z.txt")
+    registry.report(announced, "server")  # R4
+    assert len(list(store.list("v1.10.0/"))) == 3
     assert Announced.from_value(registry.current(context()).value).name == ASSET  # a report is no artifact
     rc = open_registry(f"{place}{'&' if '?' in place else '?'}pre-release=true", env={}, platform=LINUX)
     assert Announced.from_value(rc.current(context()).value).tag == "v2.0.0-rc.1"
+
+
+def test_a_checksum_and_a_signature_beside_the_artifact(place, tmp_path):
+    """R3."""
+    store = kvcache.open_store(place)
+    store.write(f"v1.0.0/{ASSET}", b"data")
+    right, wrong = hashlib.sha256(b"data").hexdigest(), "0" * 64
+    store.write("v1.0.0/SHA256SUMS", f"{right}  {ASSET}\n".encode())
+    store.write("v1.0.0/SHA256SUMS.minisig", b"of a signer")
+    registry = opened(place)
+    first = registry.current(context())
+    announced = Announced.from_value(first.value, first.extra)
+    assert announced.digest == f"sha256:{right}"
+    with registry.beside(announced, deadline=time.monotonic() + 60) as files:
+        assert files.read("SHA256SUMS.minisig", 100) == b"of a signer"
+        with pytest.raises(kvcache.UpstreamError, match="larger than the 5 bytes"):
+            files.read("SHA256SUMS.minisig", 5)
+    store.write("v1.0.0/SHA256SUMS", f"{wrong}  {ASSET}\n".encode())
+    last = LoadContext(first.value, None, first.extra, time.monotonic() + 60)
+    found = registry.current(last)
+    announced = Announced.from_value(found.value, found.extra)
+    assert announced.digest == f"sha256:{wrong}"
+    with pytest.raises(WrongBytes, match="its digest is"):
+        registry.fetch(announced, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
 
 
 def test_a_version_without_an_artifact_for_this_machine(place):

@@ -44,6 +44,7 @@ def test_github_s_own_mark_of_a_pre_release_does_not_count(repo: Repo) -> None:
 
 
 def test_drafts_do_not_count(repo: Repo) -> None:
+    """R8."""
     repo.publish("v1.0.0")
     repo.publish("v2.0.0", draft=True)
     assert announced(ask(repo.open())).tag == "v1.0.0"
@@ -81,6 +82,7 @@ def test_calendar_versions_and_slots(repo: Repo) -> None:
 
 
 def test_a_half_uploaded_asset_is_not_there_yet(repo: Repo) -> None:
+    """R3."""
     repo.publish("v1.0.0")
     registry = repo.open()
     last = ask(registry)
@@ -134,6 +136,7 @@ def test_all_pages_are_read(repo: Repo) -> None:
 
 
 def test_a_poll_without_news_costs_nothing(repo: Repo) -> None:
+    """R5."""
     repo.server.configure(page_size=2)
     for minor in range(5):
         repo.publish(f"v1.{minor}.0")

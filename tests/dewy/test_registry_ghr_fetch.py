@@ -35,6 +35,7 @@ def one(repo: Repo, data: bytes, **env: str) -> tuple[GitHubReleases, Announced]
 
 
 def test_a_fetch_follows_the_redirect_without_the_token(repo: Repo, tmp_path: Path, data: bytes) -> None:
+    """R2."""
     registry, found = one(repo, data)
     seen: list[int] = []
     fetched = registry.fetch(found, tmp_path / "out", seen.append)
@@ -200,6 +201,7 @@ def test_memory_stays_flat(repo: Repo, tmp_path: Path) -> None:
 
 
 def test_a_report_goes_where_the_release_says(repo: Repo) -> None:
+    """R1."""
     registry, found = one(repo, b"data")
     registry.report(found, "server")
     (upload,) = repo.calls(host="uploads")
