@@ -102,20 +102,15 @@ class CalVer:
         return hash(self.text)
 
 
-def newest(names: Iterable[str], *, pre_release: bool = False, calver: CalVer | None = None) -> str | None:
-    """The name with the highest version, exactly as given; of equal versions the first one. None where there is none.
+def ranked(names: Iterable[str], *, pre_release: bool = False, calver: CalVer | None = None) -> list[Version]:
+    """The versions among `names`, the newest first; equal ones stay in the order in which they were given.
 
     Names that are no version (of the format `calver`, or else semantic) do not count, and pre-releases only where
     `pre_release` asks for them.
     """
-    best: Version | None = None
-    for name in names:
-        version = calver.parse(name) if calver else parse_semver(name)
-        if version is None or (version.pre_release is not None and not pre_release):
-            continue
-        if best is None or version > best:
-            best = version
-    return best.text if best else None
+    read = calver.parse if calver else parse_semver
+    versions = [version for version in map(read, names) if version is not None]
+    return sorted((v for v in versions if pre_release or v.pre_release is None), reverse=True)
 
 
 def slot(name: str, calver: CalVer | None = None) -> str:

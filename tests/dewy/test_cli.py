@@ -1,12 +1,17 @@
 """`dewy` as a command: real processes, since what counts is what a shell sees."""
 
+import itertools
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dewy import cli
 from dewy.errors import StartFailed
@@ -31,6 +36,7 @@ def dewy(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("args", ["--help", "-h", "server --help", "assets -h", "--help server", "demo --help"])
 def test_help_is_on_stdout_and_succeeds(tmp_path: Path, args: str) -> None:
+    """B12."""
     done = dewy(*args.split(), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: dewy" in done.stdout
@@ -43,6 +49,17 @@ def test_version(tmp_path: Path, args: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"dewy version: \S+\n", done.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "args", ["--version -f json", "-f json -v", "server --log-format=JSON --version", "-fjson -v", "version -f=json"]
+)
+def test_version_as_a_record(tmp_path: Path, args: str) -> None:
+    done = dewy(*args.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    record = json.loads(done.stderr)
+    assert list(record) == ["time", "level", "msg", "version", "commit", "date"]
+    assert (record["level"], record["msg"]) == ("INFO", "Dewy version")
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -62,7 +79,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 FILES = "file:///nowhere"
 WRONG = {
-    "no command": ([], "command", "one of server, assets, demo, version"),
+    "no command": ([], "command", "one of server, assets, "),
     "options alone": (["--registry", FILES], "command", "one of server"),
     "unknown command": (["container", "--registry", FILES], "'container'", "one of server"),
     "unknown option": (["server", "--registri", FILES], "--registri", "did you mean --registry?"),
@@ -84,12 +101,13 @@ WRONG = {
     "unknown cache": (["assets", "--registry", FILES, "-c", "carrier-pigeon://x"], "carrier-pigeon", "file, memory"),
     "bad ttl": (["assets", "--registry", FILES, "-c", "memory://?registry-ttl=30"], "registry-ttl", "30s"),
     "unknown cache parameter": (["assets", "--registry", FILES, "-c", "memory://?ttl=30s"], "ttl", "max-size"),
-    "unknown notifier": (["assets", "--registry", FILES, "--notifier", "pager://x"], "--notifier", "pager://x"),
+    "unknown notifier": (["assets", "--registry", FILES, "--notifier", "pager://x"], "--notifier", "pager://"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_usage_is_one_line_and_exit_code_2(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    """B1, B12."""
     args, *parts = WRONG[name]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
@@ -128,7 +146,7 @@ def taken(monkeypatch):
             cli.main(args)
         assert ended.value.code == 0
         mode, command, options = runs.pop()
-        return mode, command, {name: value for name, value in options.items() if value}
+        return mode, command, {name: value for name, value in options.items() if value is not None and value != ()}
 
     return parse
 
@@ -146,13 +164,7 @@ def taken(monkeypatch):
 def test_options_before_and_after_the_command_and_in_every_form(taken, args: list[str]) -> None:
     mode, command, options = taken(*args)
     assert (mode, command) == ("server", ("app", "-x", "--registry"))
-    assert options == {
-        "registry": "R",
-        "interval": "5",
-        "port": ("80", "81"),
-        "log_level": "info",
-        "log_format": "text",
-    }
+    assert options == {"registry": "R", "interval": "5", "port": ("80", "81")}
 
 
 def test_a_value_that_looks_like_a_command_is_a_value(taken) -> None:
@@ -160,16 +172,68 @@ def test_a_value_that_looks_like_a_command_is_a_value(taken) -> None:
     assert (mode, options["slot"]) == ("server", "assets")
 
 
+SHORT = {"-i": "interval", "-c": "cache", "-s": "slot", "-l": "log_level", "-f": "log_format"}
+VALUES = st.sampled_from(["server", "assets", "-v", "--version", "-h", "a=b", "-x=1", "5", " ", "--registry"])
+FORMS = {
+    "apart": lambda short, value: [short, value],
+    "joined": lambda short, value: [f"{short}{value}"],
+    "with =": lambda short, value: [f"{short}={value}"],
+    "long": lambda short, value: [f"--{SHORT[short].replace('_', '-')}", value],
+    "long with =": lambda short, value: [f"--{SHORT[short].replace('_', '-')}={value}"],
+}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(SHORT)), VALUES, st.sampled_from(list(FORMS))), max_size=6),
+    st.integers(0, 6),
+    st.lists(VALUES, max_size=3),
+)
+def test_every_form_in_every_place_says_the_same(
+    options: list[tuple[str, str, str]], at: int, command: list[str]
+) -> None:
+    words = [FORMS[form](short, value) for short, value, form in options]
+    words.insert(min(at, len(words)), ["server"])
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("dewy.cli._run", lambda *ran: seen.append(ran) or 0)
+        cli.main([*itertools.chain(*words), "--", *command])
+    assert ended.value.code == 0
+    [(mode, ran, given_options)] = seen
+    assert (mode, ran) == ("server", tuple(command))
+    expected = {SHORT[short]: value for short, value, _ in options}  # the last one counts
+    assert {name: value for name, value in given_options.items() if value not in (None, ())} == expected
+
+
+@pytest.mark.parametrize("value", ["-v", "--version", "-x=1", "-h", "server"])
+def test_a_value_that_looks_like_an_option_is_a_value(taken, value: str) -> None:
+    assert taken("--after-deploy-hook", value, "server", "app")[2] == {"after_deploy_hook": value}
+    assert taken("server", f"--after-deploy-hook={value}", "app")[2] == {"after_deploy_hook": value}
+
+
 def test_assets_takes_extra_words(taken) -> None:
     assert taken("assets", "--registry", "R", "whatever")[:2] == ("assets", ("whatever",))
 
 
-def test_an_error_at_work_is_exit_code_1(monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (StartFailed("cannot listen on port 80: in use"), "cannot listen on port 80: in use"),
+        (PermissionError(13, "Permission denied", "/srv/state"), "/srv/state: permission denied"),
+        (OSError(28, "No space left on device"), "no space left on device"),
+        (ValueError("bad\nredis://u:hunter2@h/0"), "ValueError: bad redis://u:***@h/0"),
+    ],
+)
+def test_an_error_at_work_is_one_line_and_exit_code_1(error: Exception, line: str, monkeypatch, capsys) -> None:
     def fail(*_):
-        raise StartFailed("cannot listen on port 80: address already in use")
+        raise error
 
     monkeypatch.setattr("dewy.cli._run", fail)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["assets"])
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == "dewy: cannot listen on port 80: address already in use\n"
+    for level, traced in (("info", False), ("debug", True)):
+        monkeypatch.setenv("DEWY_LOG_LEVEL", level)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["assets"])
+        assert ended.value.code == 1
+        first, _, rest = capsys.readouterr().err.partition("\n")
+        assert first == f"dewy: {line}"
+        assert "hunter2" not in rest
+        assert ("Traceback" in rest) == (traced and isinstance(error, ValueError))

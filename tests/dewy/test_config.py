@@ -2,19 +2,28 @@
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from dewy.config import Options, configure
+from dewy.config import Config, configure
 from dewy.errors import ConfigError
+from dewy.options import OPTIONS
+from dewy.settings import settle
 
-GIVEN = Options(registry="ghr://owner/repo")
+
+def configured(mode="server", command=("/opt/app",), env=None, **options):
+    """The configuration of a command line with these options."""
+    given = {"registry": "ghr://owner/repo", **options}
+    texts = {name.replace("_", "-"): (text,) if isinstance(text, str) else text for name, text in given.items()}
+    return configure(mode, settle(texts, env or {}, None, command), cwd=Path("/srv/app"))
 
 
-def configured(mode="server", command=("/opt/app",), **options):
-    return configure(mode, replace(GIVEN, **options), command, cwd=Path("/srv/app"))
+def test_every_option_has_a_field() -> None:
+    known = {field.name for field in fields(Config)}
+    others = {"mode", "command", "root", "registry_ttl", "max_size", "ignored"}
+    assert known == others | {option.field for option in OPTIONS if option.in_file}
 
 
 def test_defaults() -> None:
@@ -29,6 +38,7 @@ def test_defaults() -> None:
     [("10", 10), ("30s", 30), ("1m", 60), ("1m30s", 90), ("250ms", 0.25), ("2.5", 2.5), ("010", 10)],
 )
 def test_intervals(text: str, expected: float) -> None:
+    """B12."""
     assert configured(interval=text).interval == expected
 
 
@@ -55,6 +65,15 @@ def test_options_of_the_cache_url() -> None:
         ({"cache": "s3://r/b?registry-ttl=-1s"}, ["--cache", "registry-ttl", "-1s"]),
         ({"cache": "s3://r/b?max-size=big"}, ["--cache", "max-size", "'big'", "64MiB"]),
         ({"cache": "/srv/cache"}, ["--cache", "/srv/cache", "scheme://"]),
+        ({"registry": "ghr://o/r?calver=x"}, ["--calver", "'x'", "YYYY"]),
+        ({"calver": "x"}, ["--calver", "'x'", "YYYY"]),
+        ({"keep": "0"}, ["--keep", "'0'", "a whole number from 1 to 10000"]),
+        ({"keep": "9" * 5000}, ["--keep", "a whole number from 1 to 10000"]),
+        ({"admin-port": "65536"}, ["--admin-port", "'65536'", "a whole number from 0 to 65535"]),
+        ({"health-port": "0"}, ["--health-port", "'0'", "a whole number from 1 to 65535"]),
+        ({"health-timeout": "now"}, ["--health-timeout", "'now'", "30s"]),
+        ({"tick-timeout": "500ms"}, ["--tick-timeout", "'500ms'", "at least 1s"]),
+        ({"checksums": "maybe"}, ["--checksums", "'maybe'", "auto, require or off"]),
     ],
 )
 def test_what_is_refused(options: dict, parts: list[str]) -> None:
@@ -73,51 +92,36 @@ def test_a_server_needs_a_command(command) -> None:
 
 
 def test_what_means_nothing_in_assets_mode_is_named() -> None:
-    config = configured("assets", command=("x",), port=("8000",), telemetry=("--telemetry",))
-    assert [option for option, _ in config.ignored] == ["--port", "COMMAND", "--telemetry"]
-    assert config.listen == () and config.command == ()
+    env = {"DEWY_HEALTH_PATH": "/healthz", "DEWY_INTERVALL": "5s", "DEWY_CACHEDIR": "/x", "DEWY_TAG": "v1"}
+    config = configured("assets", command=("x",), port=("8000",), env=env)
+    assert [option for option, _ in config.ignored] == ["--port", "DEWY_HEALTH_PATH", "COMMAND", "DEWY_INTERVALL"]
+    assert config.ignored[-1][1] == "no such option; did you mean DEWY_INTERVAL?"
+    assert (config.listen, config.command, config.health_path) == ((), (), "")
     assert configured().ignored == ()
 
 
+def test_a_fall_back_is_not_for_a_registry_that_chooses_by_itself() -> None:
+    assert configured(registry="grpc://h:1", fallback="true").ignored == (
+        ("--fallback", "the server of a grpc:// registry chooses the version"),
+    )
+    assert configured(registry="grpc://h:1", fallback="false").ignored == ()
+    assert configured(fallback="true").ignored == ()
+
+
 def test_secrets_are_not_shown() -> None:
-    config = configured(cache="redis://u:hunter2@h/0", registry="s3://k:hunter2@x/y")
+    config = configured(
+        command=("app", "--password=hunter2"),
+        cache="redis://u:hunter2@h/0",
+        notifier=("discord://id/hunter2",),
+        before_deploy_hook="login -p hunter2",
+        after_deploy_hook="login -p hunter2",
+        otlp_endpoint="https://u:hunter2@h",
+    )
     assert "hunter2" not in repr(config)
-    with pytest.raises(ConfigError) as refused:
-        configured(cache="redis://u:hunter2@h/0?registry-ttl=x")
-    assert "hunter2" not in str(refused.value)
-
-
-# -- the notifier ------------------------------------------------------------------------------------------------------
-
-
-def test_an_unsupported_notifier_is_refused() -> None:
-    from dewy.notify import open_channel
-
-    with pytest.raises(ConfigError, match="--notifier: 'slack://general'"):
-        open_channel("slack://general")
-
-
-def test_failures_are_told_three_times_and_news_always() -> None:
-    from dewy.log import Log
-    from dewy.notify import Notices
-
-    class Kept(list):
-        send = list.append
-
-    channel = Kept()
-    notices = Notices(Log(), channel)
-    for _ in range(5):
-        notices.failed("no route")
-    notices.tell("Start notification", "Server started for `v1`")
-    notices.worked()
-    notices.failed("again")
-    assert channel == [
-        "Error occurred (count: 1): no route",
-        "Error occurred (count: 2): no route",
-        "No more error notifications will be sent until it works again. Error occurred (count: 3): no route",
-        "Server started for `v1`",
-        "Error occurred (count: 1): again",
-    ]
+    for refused in ({"cache": "redis://u:hunter2@h/0?registry-ttl=x"}, {"registry": "s3://k:hunter2@x/y"}):
+        with pytest.raises(ConfigError) as error:
+            configured(**refused)
+        assert "hunter2" not in str(error.value)
 
 
 # -- hooks -------------------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import string
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dewy.versions import CalVer, InvalidFormat, Version, newest, parse_semver, slot
+from dewy.versions import CalVer, InvalidFormat, Version, parse_semver, ranked, slot
 
 SEMVER_ORG_CHAIN = [
     "1.0.0-alpha",
@@ -45,6 +46,10 @@ def read(text: str) -> Version:
     return version
 
 
+def newest(names: list[str], **options: Any) -> str | None:
+    return next((version.text for version in ranked(names, **options)), None)
+
+
 def test_the_precedence_chain_of_semver_org() -> None:
     for lower, higher in itertools.combinations(SEMVER_ORG_CHAIN, 2):
         assert read(lower) < read(higher), (lower, higher)
@@ -70,6 +75,8 @@ def test_build_metadata_and_the_leading_v_have_no_part_in_the_order(text: str) -
 
 @given(semver())
 def test_the_text_is_kept(text: str) -> None:
+    """R8: Dewy v2 writes the tag anew from its numbers for S3 and GCS."""
+    """R8: v2 writes the tag anew from its numbers."""
     assert read(text).text == text
     assert newest([text], pre_release=True) == text
 
@@ -131,11 +138,33 @@ def test_pre_releases_count_only_where_they_are_asked_for() -> None:
     assert newest([]) is None
 
 
-@given(st.lists(semver(), max_size=8))
-def test_newest_is_no_lower_than_any(names: list[str]) -> None:
-    best = newest(names, pre_release=True)
-    assert (best is None) == (not names)
-    assert all(read(best) >= read(name) for name in names if best)
+@given(st.lists(semver() | st.just("nightly"), max_size=8), st.booleans())
+def test_ranked_holds_all_that_count_in_their_order(names: list[str], pre_release: bool) -> None:
+    versions = ranked(names, pre_release=pre_release)
+    counted = [name for name in names if (v := parse_semver(name)) and (pre_release or v.pre_release is None)]
+    assert sorted(version.text for version in versions) == sorted(counted)
+    for higher, lower in itertools.pairwise(versions):
+        assert higher >= lower
+    for version in versions:
+        equal = [other.text for other in versions if other == version]
+        assert equal == [name for name in counted if read(name) == version]
+
+
+@st.composite
+def calendar(draw: st.DrawFn) -> tuple[int, int, int, str]:
+    """(year, month, micro) and the version of them."""
+    year, month, micro = draw(st.integers(1000, 9999)), draw(st.integers(1, 12)), draw(st.integers(0, 10**20))
+    return year, month, micro, f"{draw(st.sampled_from(['', 'v']))}{year}.{month:02}.{micro}"
+
+
+@given(calendar(), calendar())
+def test_calendar_versions_are_ordered_as_their_dates(
+    one: tuple[int, int, int, str], two: tuple[int, int, int, str]
+) -> None:
+    calver = CalVer("YYYY.0M.MICRO")
+    low, high = calver.parse(one[3]), calver.parse(two[3])
+    assert low is not None and high is not None
+    assert (low < high) == (one[:3] < two[:3]) and (low == high) == (one[:3] == two[:3])
 
 
 # -- calendar versions ------------------------------------------------------------------------------------------------
