@@ -35,11 +35,15 @@ class Heard:
     missing: Missing | None = None
     failure: str | None = None
     """Why there is no answer, for somebody to be told; None: there is one, or it was told before."""
+    state: str = ""
+    """Of the answer: "fresh", "stale" or "stale-on-error"; `age` in seconds."""
+    age: float = 0.0
 
 
 def artifact_of(announced: Announced) -> Artifact:
     """What tells the announced artifact from others."""
-    return Artifact(announced.key, announced.tag, announced.slot, announced.digest, announced.size)
+    at = announced.created_at.timestamp() if announced.created_at is not None else None
+    return Artifact(announced.key, announced.tag, announced.slot, announced.digest, announced.size, at)
 
 
 class Answers:
@@ -69,6 +73,7 @@ class Answers:
         """Why, while it does."""
         self._last_failure = ""
         self._told: tuple[str, int] | None = None
+        self._passed_over = ""
         self._cache = open_cache(self._observe)
 
     def ask(self) -> Heard:
@@ -85,9 +90,13 @@ class Answers:
                 self._cache.invalidate(self._key)
             return Heard(NoAnswer(), failure=str(error))
         self._outage.follow(result, self._last_failure, self._store_failed)
+        if announced.newest not in ("", self._passed_over):
+            why = "no artifact for this machine"
+            self._log.warn("Newest release passed over", newest=announced.newest, tag=announced.tag, reason=why)
+        self._passed_over = announced.newest
         pending = Pending.from_extra(result.extra)
         missing = _missing(pending.error()) if pending is not None else None
-        return Heard(artifact_of(announced), announced, missing)
+        return Heard(artifact_of(announced), announced, missing, state=result.state, age=result.age)
 
     def _refused(self, error: UpstreamUnavailable) -> Heard:
         not_found = artifact_not_found(error)

@@ -64,7 +64,7 @@ def _remedy(directory: Path, error: OSError) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return f"; make room: df -h {place}"
         case errno.EROFS:
-            return f"; set {VARIABLE} to a directory that can be written"
+            return f"; mount it for writing: findmnt -T {place}"
         case errno.ENOTDIR | errno.EEXIST:
             return f"; a file is in the way: ls -ld {place}"
         case _:

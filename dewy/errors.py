@@ -6,6 +6,7 @@
     ├── ArchiveError           the artifact cannot be unpacked; nothing of it was left on disk
     │   ├── UnsafeArchive      an entry, or the whole archive, breaks the policy of `dewy.archive`; names the entry
     │   └── BadArchive         truncated, corrupt, encrypted, or of a kind that this host cannot read
+    ├── Untrusted              the artifact is not signed by whom it has to be; nothing of it was deployed
     ├── DeployError            this release could not be put in place; the old one is still the current one
     └── StartFailed            the new release did not come up; the old one is still running
 
@@ -56,12 +57,23 @@ class BadArchive(ArchiveError):
     """The archive is truncated, corrupt or encrypted, or its format cannot be read."""
 
 
+class Untrusted(DewyError):
+    """An artifact whose signature is wrong, or does not fit it. Nothing of it was unpacked."""
+
+
 class DeployError(DewyError):
     """A release could not be put in place or switched to. The release that was current still is."""
 
 
 class StartFailed(DewyError):
-    """The new release was started and did not come up. The old one was not told to stop."""
+    """The new release was started and did not come up. The old one was not told to stop.
+
+    `host`: it was not even executed, for want of something that is no part of it (processes, descriptors, memory).
+    """
+
+    def __init__(self, message: str, *, host: bool = False) -> None:
+        super().__init__(message)
+        self.host = host
 
 
 def printable(name: str, limit: int = 200) -> str:

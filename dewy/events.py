@@ -1,6 +1,7 @@
 """What happened on this node, as frozen values: the loop tells it, metrics, history and `dewy status` listen.
 
-Listeners are called in the thread of the tick, one event at a time; they must be quick and must not raise.
+Listeners are called in the thread of the tick (of a restart by signal: in another), so they must be quick and safe for
+two threads. What they raise is logged.
 Times in seconds, sizes in bytes.
 """
 
@@ -67,7 +68,8 @@ class Restarted:
     """The application was started, or a new process of it took over."""
 
     tag: str
-    reason: Literal["start", "deploy", "signal", "rollback"]
+    reason: Literal["start", "deploy", "signal", "rollback", "operator"]
+    """`operator`: of `dewy rollback` or `dewy pin`, noticed by a dewy that runs."""
 
 
 Event: TypeAlias = TickEnded | Obtained | Deployed | DeployFailed | RolledBack | Restarted

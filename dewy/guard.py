@@ -82,12 +82,12 @@ class Guard:
         try:
             read, self._pipe = os.pipe()
         except OSError as error:
-            raise StartFailed(f"no pipe to a guard: {error.strerror}") from error
+            raise StartFailed(f"no pipe to a guard: {error.strerror}", host=True) from error
         try:
             self._child = self._spawn(read)
         except (OSError, RuntimeError) as error:  # no new process, or no new thread
             self._close_pipe()
-            raise StartFailed(f"no guard: {error}") from error
+            raise StartFailed(f"no guard: {error}", host=True) from error
         finally:
             os.close(read)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal, TypeAlias
 
 TIMEOUT: Final = 300.0
 """Seconds that a hook may take."""
@@ -21,6 +21,24 @@ _CHUNK: Final = 8192
 _STEP: Final = 0.1
 _LAST_WORDS: Final = 1.0
 """Seconds from SIGTERM to SIGKILL; and to read what is left in the pipes, which a background child may keep open."""
+
+
+When: TypeAlias = Literal["before", "after"]
+
+
+def variables(when: When, *, tag: str, key: str, release: Path, previous_tag: str) -> dict[str, str]:
+    """What a hook is told of its deploy, in its environment.
+
+    `release` is where the new release lies: for the before-hook whole, but not yet `current`. `previous_tag` is empty
+    where nothing was deployed.
+    """
+    return {
+        "DEWY_HOOK": f"{when}-deploy",
+        "DEWY_TAG": tag,
+        "DEWY_KEY": key,
+        "DEWY_RELEASE": str(release),
+        "DEWY_PREVIOUS_TAG": previous_tag,
+    }
 
 
 @dataclass(frozen=True, slots=True)

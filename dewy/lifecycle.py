@@ -107,8 +107,8 @@ class _Turn:
                 self._stop(self._settings.drain if drain is None else drain)
             case Spawned(pid, started_at):
                 self._spawned(pid, started_at)
-            case SpawnFailed(reason):
-                self._refuse(reason)
+            case SpawnFailed(reason, host):
+                self._refuse(reason, host)
             case Probed(pid, missing):
                 self._probed(pid, missing)
             case Exited():
@@ -145,7 +145,8 @@ class _Turn:
         coming = self.state.coming
         assert coming is not None and coming.worker is None, "nothing happens between Spawn and its report"
         worker = Worker(pid, coming.generation, coming.launch, since=self._now, started_at=started_at)
-        patience = self._settings.settle if self._settings.ready is None else self._settings.ready_timeout
+        settings = self._settings
+        patience = max(settings.settle, self._overlap) if settings.ready is None else settings.ready_timeout
         self._set(coming=replace(coming, worker=worker, due=self._now + patience))
         self._do(Tell(WorkerStarted(pid, worker.generation)))
 
@@ -153,10 +154,17 @@ class _Turn:
         coming = self.state.coming
         if coming is None or coming.worker is None or coming.worker.pid != pid:
             return  # the answer came too late: it has failed, or dewy stops
-        if missing is None:
+        if missing is None and self._overlap > 0:
+            self._set(coming=replace(coming, ready=True, due=self._now + self._overlap))
+        elif missing is None:
             self._up(coming, coming.worker)
         else:
             self._set(coming=replace(coming, missing=missing))
+
+    @property
+    def _overlap(self) -> float:
+        """Seconds that a candidate has to serve beside the old one; without one there is nothing to wait for."""
+        return self._settings.overlap if self.state.serving is not None else 0.0
 
     def _up(self, coming: Coming, worker: Worker) -> None:
         old = self.state.serving
@@ -171,7 +179,7 @@ class _Turn:
         if self.state.waiting:
             self._begin_waiting()
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, host: bool = False) -> None:
         """The candidate has failed, whatever the way, and is no more, or leaves; who serves goes on."""
         coming = self.state.coming
         assert coming is not None
@@ -182,7 +190,7 @@ class _Turn:
         retry_in = None if self.state.waiting else self._plan_retry()
         pid = coming.worker.pid if coming.worker is not None else None
         self._do(Tell(WorkerRefused(pid, coming.generation, reason, retry_in)))
-        self._answer(coming.requests, reason)
+        self._answer(coming.requests, reason, host)
         if self.state.waiting:
             self._begin_waiting()
 
@@ -272,7 +280,7 @@ class _Turn:
         coming = self.state.coming
         if coming is None or coming.worker is None or not _reached(coming.due, self._now):
             return
-        if self._settings.ready is None:
+        if self._settings.ready is None or coming.ready:
             self._up(coming, coming.worker)
             return
         missing = f": {coming.missing}" if coming.missing else ""
@@ -309,9 +317,9 @@ class _Turn:
     def _do(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def _answer(self, requests: Iterable[Asked], failure: str | None) -> None:
+    def _answer(self, requests: Iterable[Asked], failure: str | None, host: bool = False) -> None:
         for asked in requests:
-            self._do(Answer(asked.request, failure))
+            self._do(Answer(asked.request, failure, host))
 
 
 def _reached(time: float | None, now: float) -> bool:

@@ -36,9 +36,10 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The candidate's command could not be executed."""
+    """The candidate's command could not be executed; `host`: for want of something that is no part of it."""
 
     reason: str
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,11 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Tell who asked: a worker came up, or why not."""
+    """Tell who asked: a worker came up, or why not. `host` as in `SpawnFailed`."""
 
     request: int
     failure: str | None
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ class Coming:
     due: float | None = None
     """When it is up by having lived so long, or, with a readiness check, when it has failed."""
     missing: str = ""
+    ready: bool = False
+    """Found up by the readiness check, and now serving beside the old one until `due`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Any, Final, TextIO, TypeAlias
 
 from dewy.config import Level, LogFormat
 from dewy.quoting import go_quote, needs_quotes
+from dewy.systemd import Prioritised, is_journal
 from kvcache import format_duration, is_secret_name
 
 Fact: TypeAlias = object
@@ -81,7 +82,8 @@ def set_up(level: Level, log_format: LogFormat, env: Mapping[str, str], stream: 
     """Sends every record of the process, other libraries' warnings included, to `stream` (stderr) in one form."""
     hide = Redactor(env)
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JSONFormatter(hide) if log_format == "json" else TextFormatter(hide))
+    formatter = JSONFormatter(hide) if log_format == "json" else TextFormatter(hide)
+    handler.setFormatter(Prioritised(formatter) if is_journal(handler.stream, env) else formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING))

@@ -1,72 +1,68 @@
-"""The loop: resolve -> plan -> stage -> release -> run -> report, once per interval, until it is told to stop.
+"""The loop: resolve -> plan -> carry out, once per interval, until it is told to stop.
 
 Ticks have a thread of their own, one at a time. An error ends a tick, never the loop: it is logged in one line, told,
-and what failed is tried again after a back-off, while the old release goes on. The thread that runs `run` only waits
-for the end, so that a signal is obeyed at once, whatever a tick is waiting for.
+and what failed is tried again after a back-off, or not before something changes, while the old release goes on. What
+waits for others (the registry, the store) is bounded by the tick's deadline, even where it hangs for good. The thread
+that runs `run` only waits for the end, so that a signal is obeyed at once, whatever a tick is waiting for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Final
 
 from dewy import plan as p
 from dewy.answers import Heard
-from dewy.artifact import Staged
-from dewy.cachedir import Place
-from dewy.config import Config
-from dewy.errors import ArchiveError, DeployError, DewyError, StartFailed
-from dewy.hooks import run_hook
-from dewy.log import Log, one_line, seconds
-from dewy.notify import Notices
-from dewy.registry import Announced, Registry
-from dewy.release import KEEP, Info, Release, Releases
+from dewy.application import Application, Reason
+from dewy.deadline import Bounded, Deadline, Overdue
+from dewy.deploy import Deployer
+from dewy.deployed import artifact_of, tag_of
+from dewy.errors import DeployError, DewyError, StartFailed
+from dewy.events import DeployFailed, RolledBack, TickEnded
+from dewy.live import LiveFile
+from dewy.log import one_line, seconds
+from dewy.memory import Memory
+from dewy.parts import Parts
+from dewy.pulse import Pulse
+from dewy.registry import Announced
+from dewy.release import Release
 from dewy.schedule import until_next
-from dewy.sharing import Sharing
-from dewy.supervisor import Supervisor
-from kvcache import KVCacheError
+from dewy.systemd import Systemd
+from dewy.verdicts import Verdicts
+
+__all__ = ["Loop", "Parts"]
 
 LAST_WORDS: Final = 5.0
 """Seconds that a tick under way is given once everything else has stopped; what it leaves half done is swept later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a loop works with."""
-
-    config: Config
-    env: Mapping[str, str]
-    registry: Registry
-    sharing: Sharing
-    releases: Releases
-    place: Place
-    supervisor: Supervisor | None
-    """None in assets mode."""
-    notices: Notices
-    log: Log
-    phase: float
-    """Seconds, see `dewy.schedule`."""
+RESOLVE_WITHIN: Final = 120.0
+"""Seconds for one answer of the registry, store and all; calls have shorter time-outs of their own, where they can."""
 
 
 class Loop:
     """One run of `dewy server` or `dewy assets`. `run` blocks until `stop`; `stop` and `restart` from any thread."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, systemd: Systemd | None = None) -> None:
         self._parts = parts
         self._config = parts.config
         self._log = parts.log
+        self._systemd = systemd if systemd is not None else Systemd("")
         self._stop = threading.Event()
-        self._deploy_failed: p.Failed | None = None
-        self._start_failed: p.Failed | None = None
-        # Written by the tick alone, read by `restart` too: what the supervised application was last started from.
-        self._running: p.Artifact | None = None
-        self._pin = contextlib.ExitStack()
+        self._wake = threading.Event()
+        self._application = (
+            Application(parts.supervisor, parts.notices, parts.log, parts.emit, ports=bool(parts.config.listen))
+            if parts.supervisor is not None
+            else None
+        )
+        self._memory = Memory(parts.state, parts.log)
+        self._bounded = Bounded()
+        self._deployer = Deployer(parts, self._application, self._memory, self._bounded, self._stop)
+        self._live = LiveFile(parts.state.directory, parts.config, parts.log, parts.hide)
+        self.pulse: Final = Pulse(parts.config)
+        self._verdicts = Verdicts(self._memory, parts.releases, parts.log, self._stop, rollback=parts.config.rollback)
+        self._seen: Release | None = None
+        """What was current when this was last looked at; another one since then is an operator's doing."""
 
     # -- from outside --------------------------------------------------------------------------------------------------
 
@@ -75,14 +71,22 @@ class Loop:
         self._pin_deployed()
         ticker = threading.Thread(target=self._tick_on, name="tick", daemon=True)
         ticker.start()
-        self._stop.wait()
-        if self._parts.supervisor is not None:
-            self._parts.supervisor.stop()
+        while not self._stop.wait(self._systemd.watchdog_interval):
+            if self.pulse.beats():
+                self._systemd.alive()
+        self._systemd.stopping()
+        if self._application is not None:
+            self._application.stop()
         ticker.join(LAST_WORDS)
 
     def stop(self) -> None:
         """Has `run` come to its end. Twice is as good as once: `timeout` and some shells signal a process twice."""
         self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Has the next tick begin at once."""
+        self._wake.set()
 
     @property
     def stopping(self) -> bool:
@@ -91,46 +95,53 @@ class Loop:
 
     def restart(self, why: str) -> None:
         """Lets a new process of the deployed release take over from the one that runs. Does not wait for it."""
-        running, supervisor = self._running, self._parts.supervisor
-        if supervisor is None or running is None:
+        if self._application is None:
             self._log.info("Nothing to restart", reason=why)
             return
-
-        def done(future: Future[None]) -> None:
-            if error := future.exception():
-                self._log.error("Server restart failure", version=running.tag, error=error)
-            else:
-                self._parts.notices.tell("Restart notification", f"Restarted receiving by `{why}` signal")
-
-        supervisor.request_restart().add_done_callback(done)
+        self._systemd.reloading()
+        self._application.request_restart(why, self._systemd.ready)
 
     def _tick_on(self) -> None:
         while True:
             self.tick()
-            if self._stop.wait(until_next(time.time(), self._config.interval, self._parts.phase)):
+            self._systemd.started()
+            self._wake.wait(until_next(time.time(), self._config.interval, self._parts.phase))
+            self._wake.clear()
+            if self._stop.is_set():
                 return
 
     # -- one tick ------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One turn. Never raises."""
+        began = time.monotonic()
+        deadline = Deadline(self._config.tick_timeout)
+        self.pulse.tick_began()
+        self._live.tick_began()
+        problem = ""
         for part in (self._run_what_is_deployed, self._follow_the_registry):
             try:
-                part()
+                part(deadline)
             except Exception as error:
                 # Also a fault of ours: it must not end the loop, or nobody would look after the application again.
+                problem = one_line(error)
                 self._failed(error)
+        self.pulse.tick_ended()
+        self._parts.emit(TickEnded(time.monotonic() - began, problem))
+        self._tell_status(problem)
 
-    def _run_what_is_deployed(self) -> None:
+    def _run_what_is_deployed(self, deadline: Deadline) -> None:
         """Before anybody is asked: a registry that is down, or slow, keeps nobody waiting."""
-        self._take(Heard(p.NotAsked()))
+        self._verdicts.refresh()
+        self._notice_operator()
+        self._take(Heard(p.NotAsked()), deadline)
 
-    def _follow_the_registry(self) -> None:
-        heard = self._resolve()
-        step = self._take(heard)
+    def _follow_the_registry(self, deadline: Deadline) -> None:
+        heard = self._resolve(deadline)
+        step = self._take(heard, deadline)
         if step == p.Nothing(p.Reason.UP_TO_DATE):
-            self._deploy_failed = None  # what failed is announced no more
-        if isinstance(heard.said, p.Artifact) and self._deploy_failed is None and self._start_failed is None:
+            self._verdicts.deploy_failed = None  # what failed is announced no more
+        if isinstance(heard.said, p.Artifact) and self._verdicts.clean:
             self._parts.notices.worked()
 
     def _failed(self, error: Exception) -> None:
@@ -140,42 +151,70 @@ class Loop:
         self._log.exception("Dewy run failure", error)
         self._parts.notices.failed(one_line(error))
 
-    def _resolve(self) -> Heard:
-        self._parts.sharing.connect()
-        heard = self._parts.sharing.answers.ask()
+    def _resolve(self, deadline: Deadline) -> Heard:
+        def ask() -> Heard:
+            sharing.connect()
+            return sharing.answers.ask()
+
+        sharing = self._parts.sharing
+        try:
+            heard = self._bounded.call("registry", ask, min(RESOLVE_WITHIN, deadline.left))
+        except Overdue:
+            sharing.abandon()  # it is still in use by who does not come back
+            raise
+        self._live.heard(heard, sharing.record)
+        if isinstance(heard.said, p.Artifact):
+            self._verdicts.announced = heard.said
         if heard.failure is not None:
             self._log.error("Current failure", error=heard.failure)
             self._parts.notices.failed(heard.failure)
         return heard
 
-    def _take(self, heard: Heard) -> p.Step:
+    # -- the plan ------------------------------------------------------------------------------------------------------
+
+    def _take(self, heard: Heard, deadline: Deadline) -> p.Step:
         """Plans the next step and carries it out."""
-        situation = p.Situation(
-            mode=self._config.mode,
-            said=heard.said,
-            deployed=self._deployed(),
-            running=self._running,
-            missing=heard.missing,
-            slot=self._config.slot,
-            deploy_failed=self._deploy_failed,
-            start_failed=self._start_failed,
-        )
-        step = p.plan(situation, p.Now(time.time(), time.monotonic()))
+        step = p.plan(self._situation(heard), p.Now(time.time(), time.monotonic()))
         match step:
             case p.Nothing() | p.Wait():
                 self._skip(step, heard)
             case p.Fail(why):
                 raise DewyError(why)
-            case p.Start(artifact) | p.Restart(artifact):
-                self._start(artifact)
+            case p.Start(artifact):
+                self._start(artifact, "start")
+            case p.Restart(artifact):
+                self._start(artifact, "operator")
+            case p.RollBack():
+                self._roll_back(step)
             case p.Deploy(artifact):
                 assert heard.announced is not None
-                self._deploy(artifact, heard.announced)
+                self._deploy(artifact, heard.announced, deadline)
         return step
+
+    def _situation(self, heard: Heard) -> p.Situation:
+        verdicts, application = self._verdicts, self._application
+        release, good = self._parts.releases.deployed(), verdicts.last_good()
+        crashes = application.snapshot().crashes if application is not None else 0
+        return p.Situation(
+            mode=self._config.mode,
+            said=heard.said,
+            deployed=None if release is None else artifact_of(release),
+            running=application.running if application is not None else None,
+            missing=heard.missing,
+            slot=self._config.slot,
+            deploy_failed=verdicts.deploy_failed,
+            start_failed=verdicts.start_failed,
+            pin=self._memory.state.pin,
+            rejected=verdicts.in_force(release, must_run=application is not None),
+            last_good=None if good is None else artifact_of(good),
+            crashes=crashes,
+            on_probation=verdicts.on_probation(crashes),
+        )
 
     def _skip(self, step: p.Nothing | p.Wait, heard: Heard) -> None:
         """Says why nothing is done, for those who want to know."""
         facts: dict[str, object] = {"left": seconds(step.seconds)} if isinstance(step, p.Wait) else {}
+        self._live.waiting(step.reason)
         match step.reason:
             case p.Reason.NOT_ASKED:
                 pass
@@ -188,145 +227,76 @@ class Loop:
             case reason:
                 self._log.debug("Deploy skipped", reason=reason.value, **facts)
 
-    def _deployed(self) -> p.Artifact | None:
-        release = self._parts.releases.deployed()
-        return None if release is None else _artifact(release)
+    # -- its steps -----------------------------------------------------------------------------------------------------
 
-    # -- a deploy ------------------------------------------------------------------------------------------------------
-
-    def _deploy(self, artifact: p.Artifact, announced: Announced) -> None:
+    def _deploy(self, artifact: p.Artifact, announced: Announced, deadline: Deadline) -> None:
+        began = time.monotonic()
         try:
-            with self._parts.sharing.staging.use(self._parts.sharing.artifacts.name(announced.key)):
-                staged = self._stage(announced)
-                release = self._release(announced, staged)
-            self._switch_and_run(artifact, release)
+            self._deployer.deploy(artifact, announced, deadline)
         except Exception as error:
             # Whatever it was, it is not tried again at once.
-            self._deploy_failed = _again(self._deploy_failed, artifact)
+            self._verdicts.deploy_failed_by(artifact, error)
+            if isinstance(error, Overdue):
+                self._parts.sharing.abandon()
+            if not self._stop.is_set():
+                taken = time.monotonic() - began
+                self._parts.emit(DeployFailed(announced.tag, announced.key, one_line(error), taken))
             raise DeployError(f"{announced.key}: {one_line(error)}") from error
-        self._deploy_failed = self._start_failed = None
-        self._report(announced, staged)
+        finally:
+            self._seen = self._parts.releases.deployed()
+        self._verdicts.deployed()
 
-    def _stage(self, announced: Announced) -> Staged:
-        staged = self._parts.sharing.artifacts.obtain(announced)
-        self._parts.notices.tell("Download notification", f"Downloaded artifact for `{announced.tag}`")
-        return staged
-
-    def _release(self, announced: Announced, staged: Staged) -> Release:
-        self._hook("Before deploy hook failure", self._config.before_deploy_hook)
-        info = Info(announced.key, announced.tag, f"sha256:{staged.sha256}")
+    def _start(self, artifact: p.Artifact, reason: Reason) -> None:
+        """What is deployed already is started, or takes over from what runs."""
+        assert self._application is not None
+        release = self._parts.releases.deployed()
         try:
-            release = self._parts.releases.prepare(staged.path, announced.name, info)
-        except ArchiveError:
-            self._parts.sharing.artifacts.forget(announced)
-            raise
-        self._log.info("Extract archive", path=release.path)
-        return release
-
-    def _switch_and_run(self, artifact: p.Artifact, release: Release) -> None:
-        releases = self._parts.releases
-        try:
-            before = releases.switch(release)
-        except DeployError:
-            releases.discard(release)
-            raise
-        self._log.info("Create symlink", **{"from": release.path, "to": releases.current})
-        if self._config.mode == "assets":
-            return
-        try:
-            self._run(artifact)
-        except StartFailed:
-            if self._stop.is_set() and before is None:
-                raise  # it has not failed, its start was cut short; and there is nothing better for the next start
-            releases.roll_back_to(before)
-            self._log.warn("Rolled back", to=before.path if before is not None else None)
-            raise
-
-    def _start(self, artifact: p.Artifact) -> None:
-        """What is deployed already is started."""
-        try:
-            self._run(artifact)
+            self._application.run(artifact, reason)
         except StartFailed as error:
-            self._start_failed = _again(self._start_failed, artifact)
+            self._verdicts.start_failed_by(artifact, release, error)
             raise StartFailed(f"{artifact.key or artifact.tag}: {error}") from error
-        self._start_failed = None
+        self._verdicts.started(release)
+        if release is not None and reason == "operator":
+            self._deployer.hook_after(release, None)
 
-    def _run(self, artifact: p.Artifact) -> None:
-        """Starts the application from what is current, or lets that take over from what runs. StartFailed."""
-        supervisor = self._parts.supervisor
-        assert supervisor is not None
-        first = self._running is None
-        self._log.info("Start server" if first else "Restart server", version=artifact.tag)
-        supervisor.restart()
-        self._running = artifact
-        kind, word = ("Start notification", "started") if first else ("Restart notification", "restarted")
-        ports = "" if self._config.listen else " without port"
-        self._parts.notices.tell(kind, f"Server {word} for `{artifact.tag}`{ports}")
+    def _roll_back(self, step: p.RollBack) -> None:
+        """Leaves what came up, or was never started, and proved bad."""
+        releases = self._parts.releases
+        bad, good = releases.deployed(), self._verdicts.last_good()
+        assert bad is not None and good is not None
+        self._verdicts.left(bad, step.why)  # first: whoever is killed in between is not to start it again
+        releases.switch(good)
+        self._seen = good
+        self._log.warn("Rolled back", to=good.path)
+        self._parts.emit(RolledBack(tag_of(bad), tag_of(good), step.why))
+        self._parts.notices.tell(
+            "Roll-back notification", f"Rolled back from `{tag_of(bad)}` to `{tag_of(good)}`: {step.why}"
+        )
+        if self._application is not None:
+            self._start(step.to, "rollback")
+        self._deployer.hook_after(good, bad)
 
-    def _report(self, announced: Announced, staged: Staged) -> None:
-        """What follows a deploy that succeeded. Nothing of it can fail it any more."""
-        self._pin_staged(staged.name)
-        try:
-            self._parts.place.write_current(announced.key)
-        except OSError as error:
-            self._log.warn("cannot write the name of what is deployed", path=self._parts.place.current, error=error)
-        self._hook("After deploy hook failure", self._config.after_deploy_hook)
-        try:
-            self._parts.registry.report(announced, self._config.mode)
-        except (DewyError, KVCacheError) as error:
-            self._log.error("Report shipping failure", error=error)
-        try:
-            self._log.info("Keep releases", count=KEEP)
-            self._parts.releases.prune(KEEP)
-        except DewyError as error:
-            self._log.error("Keep releases failure", error=error)
+    def _notice_operator(self) -> None:
+        """Assets: what an operator has switched to gets its after-hook. (A server is restarted first, by the plan.)"""
+        before, self._seen = self._seen, self._parts.releases.deployed()
+        if self._application is None and before is not None and self._seen not in (None, before):
+            self._log.info("Release switched by an operator", tag=tag_of(self._seen))
+            self._deployer.hook_after(self._seen, before)
 
-    def _hook(self, failure: str, command: str) -> None:
-        """Runs a hook. Its failure is logged; the deploy goes on, as in Dewy v2."""
-        if not command:
-            return
-        try:
-            result = run_hook(command, cwd=self._config.root, env=self._parts.env, stop=self._stop)
-        except OSError as error:
-            self._log.error(failure, error=error)
-            return
-        facts = {
-            "command": command,
-            "stdout": result.stdout,
-            "stderr": result.stderr,
-            "duration": seconds(result.duration),
-        }
-        if result.succeeded:
-            self._log.info("Execute hook", **facts)
-            return
-        self._log.info("Execute hook failed", **facts, exit_code=result.exit_code)
-        self._log.error(failure, error=result.failure)
+    # -- what others may know ------------------------------------------------------------------------------------------
 
-    # -- the local copy of what is deployed stays ----------------------------------------------------------------------
+    def _tell_status(self, problem: str) -> None:
+        application = self._application
+        self._live.write(
+            problem=problem,
+            running=application.running if application is not None else None,
+            snapshot=application.snapshot() if application is not None else None,
+            next_in=until_next(time.time(), self._config.interval, self._parts.phase),
+        )
+        self._systemd.status(self._parts.hide(problem) or self._live.line())
 
     def _pin_deployed(self) -> None:
         with contextlib.suppress(DewyError):  # the tick will tell
-            deployed = self._deployed()
-            if deployed is not None and deployed.key:
-                self._pin_staged(self._parts.place.artifact_prefix + deployed.key)
-
-    def _pin_staged(self, name: str) -> None:
-        """Keeps the local copy of what is deployed from being thrown out, by whatever process.
-
-        It saves a download one day; no deploy fails for want of it.
-        """
-        before, self._pin = self._pin, contextlib.ExitStack()
-        with contextlib.suppress(KVCacheError, OSError):
-            self._pin.enter_context(self._parts.sharing.staging.use(name))
-        before.close()
-
-
-def _again(failed: p.Failed | None, artifact: p.Artifact) -> p.Failed:
-    return p.failed_again(failed, artifact, time.monotonic(), random.random())
-
-
-def _artifact(release: Release) -> p.Artifact:
-    """What is known of a release on disk. One that Dewy v2 made, or somebody by hand, is like no announced one."""
-    if release.info is None:
-        return p.Artifact(key="", tag=release.id)
-    return p.Artifact(release.info.key, release.info.tag, digest=release.info.digest or None)
+            self._seen = release = self._parts.releases.deployed()
+            if release is not None and release.info is not None:
+                self._deployer.pin_staged(self._parts.place.artifact_prefix + release.info.key)

@@ -42,11 +42,13 @@ _MAKING = ".tmp-"
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Which artifact a release is made of: its key in the cache, the version's tag, and the digest of its file."""
+    """Which artifact a release is made of: its key in the cache, the version's tag, the digest of its file
+    (`sha256:<hex>`, or empty) and its size in bytes, None where the marker is of a time when none was written."""
 
     key: str
     tag: str
     digest: str = ""
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,15 @@ class Releases:
         id = self._live()
         return None if id is None else self._read(id)
 
+    def last_good(self, good: Sequence[str]) -> Release | None:
+        """Of the releases whose ids are `good`, in the order of their service: the last that is there and not live."""
+        ids, live = set(self._ids()), self._live()
+        return next((self._read(id) for id in reversed(good) if id in ids and id != live), None)
+
+    def find(self, tag: str) -> Release | None:
+        """The newest release of a tag, or the one of this id; None: none is on this disk."""
+        return next((one for one in reversed(self.all()) if tag in (one.id, one.info and one.info.tag)), None)
+
     def prepare(self, artifact: Path, name: str, info: Info) -> Release:
         """Unpacks an artifact as a new release, durable but not yet current. `name` tells its format.
 
@@ -124,17 +135,21 @@ class Releases:
             self._link(release.id)
         return None if before is None else self._read(before)
 
-    def roll_back_to(self, previous: Release | None) -> None:
-        """Leaves the current release, which has failed, for an earlier one, or for none, and removes it."""
+    def roll_back(self, failed: Release, to: Release | None) -> bool:
+        """Leaves `failed` for an earlier release, or for none, and removes it.
+
+        Whether it was current: where it was not (any more), an operator has switched meanwhile, and that stands.
+        """
         with _failing("cannot roll back"):
             with self._names():
-                failed = self._live()
-                if previous is not None:
-                    self._link(previous.id)
-                elif self.current.is_symlink():
+                was_live = self._live() == failed.id
+                if was_live and to is not None:
+                    self._link(to.id)
+                elif was_live:
                     self.current.unlink()
                     sync_directory(self.root)
-            self._remove(lambda ids, live: [id for id in ids if id == failed != live])
+            self._remove(lambda ids, live: [id for id in ids if id == failed.id != live])
+        return was_live
 
     def discard(self, release: Release) -> None:
         """Removes a release that was never switched to, or is no more needed. The live one is refused."""
@@ -216,7 +231,7 @@ class Releases:
         path = self.directory / id
         try:
             marker = json.loads(self._marker(id).read_bytes())
-            info = Info(str(marker["key"]), str(marker["tag"]), str(marker["digest"]))
+            info = Info(str(marker["key"]), str(marker["tag"]), str(marker["digest"]), _size(marker.get("size")))
             return Release(id, path, info, datetime.fromisoformat(marker["made"]))
         except (OSError, ValueError, LookupError, TypeError):
             # Without a readable marker it is a release of unknown content: it can run, and will be deployed over.
@@ -285,9 +300,14 @@ def _failing(what: str) -> Iterator[None]:
         raise DeployError(f"{what}: {error.strerror or error}{where}") from error
 
 
+def _size(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def _write_marker(path: Path, info: Info, made: datetime) -> None:
     """Writes a marker durably."""
-    marker = {"format": 1, "key": info.key, "tag": info.tag, "digest": info.digest, "made": made.isoformat()}
+    known = {"key": info.key, "tag": info.tag, "digest": info.digest, "size": info.size}
+    marker = {"format": 1, **known, "made": made.isoformat()}
     with path.open("x", encoding="utf-8") as file:
         file.write(json.dumps(marker, ensure_ascii=False) + "\n")
         file.flush()

@@ -16,4 +16,5 @@ def phase_of(node: str, interval: float) -> float:
 
 def until_next(wall: float, interval: float, phase: float) -> float:
     """Seconds from `wall` (since the epoch) to the next poll: above 0, at most `interval`, wherever the clock goes."""
-    return interval - (wall - phase) % interval
+    left = interval - (wall - phase) % interval
+    return left if left > 0 else interval  # a remainder of floats may be the divisor itself

@@ -55,6 +55,9 @@ class Settings:
     """A worker that `ready` has not found up by then has failed."""
     ready_interval: float = 0.1
     """Between two questions to `ready`."""
+    overlap: float = 0.0
+    """Time that a new worker that is up serves beside the old one before that is told to finish; if it dies by then,
+    the old one serves on."""
     drain: float = 30.0
     """From SIGTERM to SIGKILL for a worker that served."""
     drain_failed: float = 5.0

@@ -246,8 +246,8 @@ class Supervisor:
                 self._processes[pid].signal_group(signal.SIGTERM)
             case Kill(pid):
                 self._processes[pid].signal_group(signal.SIGKILL)
-            case Answer(request, failure):
-                self._answer(request, failure)
+            case Answer(request, failure, host):
+                self._answer(request, failure, host)
             case Tell(event):
                 self._tell(event)
         return None
@@ -257,7 +257,7 @@ class Supervisor:
             self._guard.ensure(self._processes)
             process = spawn(launch, generation, self._listeners, self._guard, self._ended_by_itself)
         except StartFailed as error:
-            return SpawnFailed(str(error))
+            return SpawnFailed(str(error), error.host)
         self._processes[process.pid] = process
         if self._settings.ready is not None:
             self._start_probe(self._settings.ready, process.pid, generation)
@@ -288,13 +288,13 @@ class Supervisor:
                 return
             over.wait(self._settings.ready_interval)
 
-    def _answer(self, request: int, failure: str | None) -> None:
+    def _answer(self, request: int, failure: str | None, host: bool) -> None:
         with self._lock:
             future = self._promised.pop(request)
         if failure is None:
             future.set_result(None)
         else:
-            future.set_exception(StartFailed(failure))
+            future.set_exception(StartFailed(failure, host=host))
 
     def _tell(self, event: Event) -> None:
         if self._on_event is None:

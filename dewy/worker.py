@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Final, TypeAlias
 
 from dewy.children import standalone, watch
+from dewy.envdir import with_envdir
 from dewy.errors import StartFailed
 from dewy.guard import Guard
 from dewy.listen import Listeners
@@ -29,7 +30,10 @@ on. Called from another thread."""
 
 _LAUNCH_TIMEOUT: Final = 30.0
 """Seconds until the command must be executing; past them the machine, or the disk of the command, hangs."""
-_NOT_FOR_WORKERS: Final = frozenset({"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "SERVER_STARTER_PORT"})
+_NOT_FOR_WORKERS: Final = frozenset({
+    *("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "SERVER_STARTER_PORT"),
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+})  # fmt: skip
 """What another supervisor told dewy; a worker is told its own."""
 
 
@@ -79,9 +83,9 @@ def spawn(launch: Launch, generation: int, listeners: Listeners, guard: Guard, e
         text = "an argument or a variable of its environment has no encoding here"
         raise StartFailed(f"cannot start {launch.command[0]!a}: {text}") from error
     except TimeoutError as error:
-        raise StartFailed(f"cannot start {launch.command[0]}: no answer in {_LAUNCH_TIMEOUT:g} s") from error
+        raise StartFailed(f"cannot start {launch.command[0]}: no answer in {_LAUNCH_TIMEOUT:g} s", host=True) from error
     except (OSError, RuntimeError) as error:  # the limits of processes, descriptors or threads
-        raise StartFailed(f"cannot start {launch.command[0]}: no new process: {error}") from error
+        raise StartFailed(f"cannot start {launch.command[0]}: no new process: {error}", host=True) from error
 
 
 def _spawn(
@@ -114,7 +118,7 @@ def _spawn(
 def environment(launch: Launch, generation: int, listeners: Listeners) -> dict[str, str]:
     """The environment of a worker, but for `LISTEN_PID`, which only the worker itself can know."""
     inherited = os.environ if launch.env is None else launch.env
-    kept = {name: value for name, value in inherited.items() if name not in _NOT_FOR_WORKERS}
+    kept = {name: value for name, value in with_envdir(inherited).items() if name not in _NOT_FOR_WORKERS}
     return {**kept, **listeners.environment(), "SERVER_STARTER_GENERATION": str(generation)}
 
 

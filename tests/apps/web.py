@@ -10,6 +10,7 @@ It serves what `VERSION` beside it says (read once, at the start), on the socket
     GET /fds         its open descriptors, {number: what}
     GET /env         its environment
     GET /children    process ids of its children
+    GET /healthz     an empty answer
     GET /crash       ends at once, status 3, without an answer
 
 On SIGTERM it stops accepting, finishes the requests that it has begun, answers one last request on each idle
@@ -20,6 +21,7 @@ connection (closing it under a client that is just sending would lose that reque
     WEB_CRASH_AT_START=N   exits at once, with that status
     WEB_CRASH_AFTER=N      exits with status 3 in place of answering the N-th request
     WEB_IGNORE_TERM=1      ignores SIGTERM
+    WEB_HEALTH=503         the status of /healthz (200)
     WEB_CHILD=1            starts a child that sleeps; WEB_CHILD=stubborn: one that ignores SIGTERM
     WEB_READY_DIR=DIR      writes an empty file, named by its session, there when it begins to accept
     WEB_LINGER=SECS        how long an idle connection may stay open after SIGTERM (1)
@@ -117,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(dict(os.environ))
             case "/children":
                 self.answer([child.pid for child in children])
+            case "/healthz":
+                self.answer(None, HTTPStatus(int(os.environ.get("WEB_HEALTH", "200"))))
             case "/crash":
                 os._exit(3)
             case _:

@@ -101,7 +101,7 @@ def test_killed_at_any_step_of_a_deploy(suffix: str, tmp_path: Path) -> None:
         assert releases.deployed() == current
         if current.info == new.info:  # back to how it was
             previous = next((release for release in releases.all() if release.info == old.info), None)
-            releases.roll_back_to(previous or old.prepare(releases))
+            releases.roll_back(current, previous or old.prepare(releases))
             check_whole(releases, old, new)
         for release in releases.all():
             if release.info == new.info:
@@ -128,6 +128,13 @@ def test_killed_again_and_again_it_does_not_grow(tmp_path: Path) -> None:
     check_whole(releases, old, new)
 
 
+def roll_back(root: Path, to: Release) -> None:
+    releases = Releases(root)
+    failed = releases.deployed()
+    assert failed is not None
+    releases.roll_back(failed, to)
+
+
 def test_killed_at_any_step_of_a_roll_back(tmp_path: Path) -> None:
     old, new = Version(tmp_path, "old", ".tar"), Version(tmp_path, "new", ".tar")
     releases = Releases(tmp_path / "root")
@@ -135,7 +142,7 @@ def test_killed_at_any_step_of_a_roll_back(tmp_path: Path) -> None:
     releases.switch(first)
     releases.switch(new.prepare(releases))
 
-    for _ in crashes(lambda: Releases(tmp_path / "root").roll_back_to(first)):
+    for _ in crashes(lambda: roll_back(tmp_path / "root", first)):
         current = releases.deployed()
         assert current is not None
         check_whole(releases, old, new)

@@ -152,12 +152,16 @@ class Node:
     def served(self) -> dict[str, Any] | None:
         """What the application answers; None while nothing answers."""
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-            connection.request("GET", "/", headers={"Connection": "close"})
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-            return answer
+            return self.get("/")
         except (OSError, ValueError, http.client.HTTPException):
             return None
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What the application answers there."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection.request("GET", path, headers={"Connection": "close"})
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        return answer
 
     def wait_served(self, version: str) -> dict[str, Any]:
         """Until two answers in a row come from this version: during a hand-over both may answer."""

@@ -53,12 +53,12 @@ class Application:
     A worker is up when it begins to accept, so that no test depends on how quick this machine is just now.
     """
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, *, port: int | None = None, **settings: Any) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copy(WEB, directory / "web.py")
         self.release("v1")
-        self.port = free_port()
+        self.port = port or free_port()
         self.events: list[Event] = []
         self.env = {**os.environ, "WEB_READY_DIR": str(directory)}
         self.listeners = open_listeners(parse_ports([f"127.0.0.1:{self.port}"]), environ={})

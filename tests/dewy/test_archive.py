@@ -113,6 +113,7 @@ def test_a_link_to_what_is_yet_to_come(tmp_path: Path) -> None:
 
 
 def test_hard_links_stay_one_file(tmp_path: Path) -> None:
+    """R9."""
     out = unpack(tar_of(member("d/a", b"same"), hardlink("b", "d/a"), hardlink("c", "b")), tmp_path, "a.tar")
     assert (out / "c").read_bytes() == b"same"
     assert (out / "c").samefile(out / "d" / "a")

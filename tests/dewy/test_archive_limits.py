@@ -49,7 +49,7 @@ KINDS = [".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", "bzip2.zip", *SEV
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bomb_is_stopped_while_it_unpacks(kind: str, tmp_path: Path) -> None:
-    """The disk is smaller than the bomb: were it stopped only afterwards, the error would be the disk's."""
+    """R9. The disk is smaller than the bomb: were it stopped only afterwards, the error would be the disk's."""
     archive = bomb(kind, tmp_path)
     with small_disk(tmp_path / "disk") as disk:
         with pytest.raises(UnsafeArchive, match="only a decompression bomb does: zeros"):

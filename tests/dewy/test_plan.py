@@ -1,10 +1,13 @@
 """`dewy.plan`: the table, and what must hold of every situation."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dewy.plan import (
+    CRASHES,
     FIRST_BACK_OFF,
     GRACE,
     LONGEST_BACK_OFF,
@@ -18,7 +21,9 @@ from dewy.plan import (
     Nothing,
     Now,
     Reason,
+    Rejected,
     Restart,
+    RollBack,
     Situation,
     Start,
     Wait,
@@ -31,6 +36,9 @@ OLD = Artifact("v1--app.tgz", "v1", digest="aa", size=1)
 NEW = Artifact("v2--app.tgz", "v2", digest="bb", size=2)
 NEW_AGAIN = Artifact("v2--app.tgz", "v2", digest="cc", size=2)
 UNPROVEN = Artifact(NEW.key, NEW.tag, size=3)
+DATED = Artifact(NEW.key, NEW.tag, size=2, published=2.0)
+UNPROVEN_DATED = Artifact(NEW.key, NEW.tag, size=2, published=1.0)
+CRASHED = RollBack(NEW, OLD, "crashed 3 times in a row")
 BLUE = Artifact("v2+blue--app.tgz", "v2+blue", slot="blue")
 
 
@@ -48,6 +56,10 @@ def uploading(seconds: float) -> Wait:
 
 def soon(artifact: Artifact) -> Failed:
     return Failed(artifact, 1, NOW.mono + 7)
+
+
+def no(artifact: Artifact) -> tuple[Rejected, ...]:
+    return (Rejected(artifact, "bad", 0.0),)
 
 
 def over(artifact: Artifact) -> Failed:
@@ -104,6 +116,39 @@ TABLE = {
     "failed a while ago": (server(NEW, OLD, OLD, deploy_failed=over(NEW)), Deploy(NEW)),
     "another one failed": (server(NEW, OLD, OLD, deploy_failed=soon(BLUE)), Deploy(NEW)),
     "mended and published again": (server(NEW_AGAIN, OLD, OLD, deploy_failed=soon(NEW)), Deploy(NEW_AGAIN)),
+    # rejected before
+    "rejected": (server(NEW, OLD, OLD, rejected=no(NEW)), Nothing(Reason.REJECTED)),
+    "rejected, assets": (assets(NEW, OLD, rejected=no(NEW)), Nothing(Reason.REJECTED)),
+    "rejected, while the old one is down": (server(NEW, OLD, rejected=no(NEW)), Start(OLD)),
+    "rejected, but there is nothing else": (server(NEW, rejected=no(NEW)), Deploy(NEW)),
+    "another one was rejected": (server(NEW, OLD, OLD, rejected=no(BLUE)), Deploy(NEW)),
+    "rejected and mended": (server(NEW_AGAIN, OLD, OLD, rejected=no(NEW)), Deploy(NEW_AGAIN)),
+    "rejected and published again": (server(DATED, OLD, OLD, rejected=no(UNPROVEN_DATED)), Deploy(DATED)),
+    "rejected, of the same date": (assets(DATED, OLD, rejected=no(DATED)), Nothing(Reason.REJECTED)),
+    "rejected, and its digest proves it the same": (
+        assets(replace(NEW, published=2.0), OLD, rejected=no(replace(NEW, published=1.0))),
+        Nothing(Reason.REJECTED),
+    ),
+    # back to the last good one
+    "deployed was rejected": (server(NEW, NEW, NEW, rejected=no(NEW), last_good=OLD), RollBack(NEW, OLD, "bad")),
+    "before asking": (server(NotAsked(), NEW, rejected=no(NEW), last_good=OLD), RollBack(NEW, OLD, "bad")),
+    "deployed was rejected, nothing to go back to": (server(NEW, NEW, rejected=no(NEW)), Start(NEW)),
+    "a pin stands above it": (server(NEW, NEW, rejected=no(NEW), last_good=OLD, pin="v2"), Start(NEW)),
+    "crashes while new": (server(NEW, NEW, NEW, last_good=OLD, crashes=CRASHES, on_probation=True), CRASHED),
+    "crashes while new, pinned": (
+        server(NEW, NEW, NEW, last_good=OLD, crashes=CRASHES, on_probation=True, pin="v2"),
+        Nothing(Reason.UP_TO_DATE),
+    ),
+    "crashes, but ran well": (server(NEW, NEW, NEW, last_good=OLD, crashes=99), Nothing(Reason.UP_TO_DATE)),
+    "crashed a little": (
+        server(NEW, NEW, NEW, last_good=OLD, crashes=CRASHES - 1, on_probation=True),
+        Nothing(Reason.UP_TO_DATE),
+    ),
+    # pinned
+    "pinned to what runs": (server(NEW, OLD, OLD, pin="v1"), Nothing(Reason.PINNED)),
+    "pinned to what is new": (server(NEW, OLD, OLD, pin="v2"), Deploy(NEW)),
+    "pinned, and down": (server(NEW, OLD, pin="v1"), Start(OLD)),
+    "an operator has switched": (server(NEW, OLD, NEW, pin="v1"), Restart(OLD)),
     # grace
     "just published": (assets(NoAnswer(), OLD, missing=Missing("none", NOW.wall - 60)), uploading(GRACE - 60)),
     "just published, after another": (server(OLD, OLD, OLD, missing=Missing("none", NOW.wall)), uploading(GRACE)),
@@ -142,6 +187,11 @@ situations = st.builds(
     slot=st.sampled_from(["", "blue"]),
     deploy_failed=failures,
     start_failed=failures,
+    pin=st.sampled_from([None, "v1", "v2"]),
+    rejected=st.lists(st.builds(Rejected, artifacts, st.just("bad"), st.just(0.0)), max_size=2).map(tuple),
+    last_good=st.none() | artifacts,
+    crashes=st.integers(0, 5),
+    on_probation=st.booleans(),
 )
 
 
@@ -155,6 +205,8 @@ def test_every_step_is_warranted(situation: Situation) -> None:
             assert situation.deployed is None or not artifact.is_same(situation.deployed)
             failed = situation.deploy_failed
             assert failed is None or not failed.artifact.is_same(artifact) or failed.retry_at <= NOW.mono
+            assert situation.pin in (None, artifact.tag)
+            assert situation.deployed is None or situation.why_rejected(artifact) is None
         case Start(artifact):
             assert situation.mode == "server"
             assert artifact == situation.deployed
@@ -163,6 +215,9 @@ def test_every_step_is_warranted(situation: Situation) -> None:
             assert situation.mode == "server"
             assert artifact == situation.deployed
             assert situation.running is not None and not situation.running.is_same(artifact)
+        case RollBack(artifact, to, _):
+            assert artifact == situation.deployed and to == situation.last_good and not to.is_same(artifact)
+            assert artifact.tag != situation.pin
         case Wait(_, seconds):
             assert seconds > 0
 
@@ -172,7 +227,20 @@ def test_a_server_that_can_run_does_not_idle(situation: Situation) -> None:
     """B3: whatever the registry says, what is deployed runs, unless it failed to a moment ago or is being replaced."""
     can_start = situation.start_failed is None or situation.start_failed.retry_at <= NOW.mono
     if situation.mode == "server" and situation.deployed is not None and situation.running is None and can_start:
-        assert isinstance(plan(situation, NOW), Start | Deploy)
+        assert isinstance(plan(situation, NOW), Start | Deploy | RollBack)
+
+
+@given(situations)
+def test_a_pin_is_kept(situation: Situation) -> None:
+    """Nothing takes a node away from the tag that an operator wants it at."""
+    if situation.deployed is not None and situation.pin == situation.deployed.tag:
+        match plan(situation, NOW):
+            case Deploy(artifact):  # published again
+                assert artifact.tag == situation.pin
+            case RollBack():
+                raise AssertionError("left a pinned release")
+            case _:
+                pass
 
 
 @given(situations, st.floats(0, 1e6))

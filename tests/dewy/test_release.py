@@ -218,8 +218,38 @@ def test_the_marker_can_be_read_by_others(releases: Releases, deploy: Deploy) ->
         "key": "größe--app.tar",
         "tag": "größe",
         "digest": "",
+        "size": None,
         "made": "2026-11-24T22:53:00+00:00",
     }
+
+
+@pytest.mark.parametrize(("written", "read"), [(5, 5), (0, 0), (None, None), ("5", None), (True, None), (-1, None)])
+def test_a_marker_tells_the_size_or_nothing(
+    written: object, read: int | None, releases: Releases, deploy: Deploy
+) -> None:
+    """C16: the size tells a tag that was published again from the one that is deployed."""
+    release = deploy("v1")
+    path = releases.directory / f".{release.id}.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "size": written}))
+    deployed = releases.deployed()
+    assert deployed is not None and deployed.info == Info("v1--app.tar", "v1", "", read)
+
+
+def test_a_marker_of_a_time_without_sizes_still_reads(releases: Releases, deploy: Deploy) -> None:
+    release = deploy("v1")
+    path = releases.directory / f".{release.id}.json"
+    marker = json.loads(path.read_bytes())
+    del marker["size"]
+    path.write_text(json.dumps(marker))
+    deployed = releases.deployed()
+    assert deployed is not None and deployed.info == Info("v1--app.tar", "v1")
+
+
+def test_size_and_digest_survive(releases: Releases, artifact: Path) -> None:
+    info = Info("v1--app.tar", "v1", "sha256:00", 1234)
+    releases.switch(releases.prepare(artifact, "app.tar", info))
+    deployed = releases.deployed()
+    assert deployed is not None and deployed.info == info
 
 
 @pytest.mark.parametrize("target", ["/nowhere", "..", "releases", "releases/absent"])
@@ -260,17 +290,24 @@ def test_a_root_behind_a_link_and_releases_behind_another(tmp_path: Path, artifa
 
 def test_roll_back(releases: Releases, deploy: Deploy) -> None:
     first, second = deploy("v1"), deploy("v2")
-    releases.roll_back_to(first)
+    assert releases.roll_back(second, first)
     assert releases.deployed() == first
     assert releases.all() == [first]
     assert not second.path.exists()
-    releases.roll_back_to(first)
+    assert not releases.roll_back(second, first)
     assert releases.all() == [first]
 
 
+def test_a_roll_back_leaves_what_an_operator_has_switched_to(releases: Releases, deploy: Deploy) -> None:
+    first, second, third = deploy("v1"), deploy("v2"), deploy("v3")
+    releases.switch(first)
+    assert not releases.roll_back(third, second)
+    assert releases.deployed() == first
+    assert releases.all() == [first, second]
+
+
 def test_roll_back_of_the_first_ever(releases: Releases, deploy: Deploy) -> None:
-    deploy("v1")
-    releases.roll_back_to(None)
+    assert releases.roll_back(deploy("v1"), None)
     assert releases.deployed() is None
     assert names(releases) == [".lock"]
     assert not releases.current.is_symlink()
@@ -280,7 +317,7 @@ def test_roll_back_to_what_is_gone(releases: Releases, deploy: Deploy) -> None:
     first, second = deploy("v1"), deploy("v2")
     releases.discard(first)
     with pytest.raises(DeployError, match=f"release {first.id} is gone"):
-        releases.roll_back_to(first)
+        releases.roll_back(second, first)
     with pytest.raises(DeployError, match=f"release {first.id} is gone"):
         releases.switch(first)
     assert releases.deployed() == second

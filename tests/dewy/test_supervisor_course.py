@@ -98,6 +98,50 @@ def test_the_old_one_is_told_only_when_the_new_one_is_up():
     assert course.effects.index(Finish(1)) < course.effects.index(Answer(2, None))
 
 
+def test_with_an_overlap_both_serve_for_a_while():
+    """KILL_OLD_DELAY of server-starter."""
+    course = Course.running(overlap=5.0)
+    course.take(Asked(2))
+    course.sleep(4.9)
+    assert course.state.serving.pid == 1 and 2 not in course.answers()
+    course.sleep(0.1)
+    assert course.state.serving.pid == 2 and course.answers()[2] is None
+    assert course.told(WorkerFinishing) == [WorkerFinishing(1, 1, course.settings.drain)]
+
+
+def test_an_overlap_begins_when_the_new_one_is_ready_and_its_death_keeps_the_old_one():
+    course = Course(ready=lambda _: None, ready_timeout=30.0, overlap=5.0)
+    course.take(Asked(1))
+    course.take(Probed(1, None))
+    assert course.state.serving.pid == 1, "there is no other one to overlap with"
+    course.take(Asked(2))
+    course.sleep(29.0)
+    course.take(Probed(2, None))
+    course.sleep(4.0)  # beyond the time in which it had to be ready
+    assert course.state.serving.pid == 1 and course.told(WorkerRefused) == []
+    course.take(Exited(2, 3, children=False))
+    assert course.state.serving.pid == 1 and course.answers()[2].startswith("exited with status 3")
+    assert course.told(WorkerFinishing) == []
+    course.take(Asked(3))
+    course.take(Probed(3, None))
+    course.sleep(5.0)
+    assert course.state.serving.pid == 3 and course.answers()[3] is None
+
+
+def test_a_failure_of_the_host_is_told_from_one_of_the_release():
+    course = Course.running()
+    course.take(Asked(2))
+    course.effects.clear()
+    state, effects = step(
+        State(FIRST, coming=replace(course.state.coming, worker=None)),
+        SpawnFailed("no process left", host=True),
+        now=0.0,
+        chance=0.0,
+        settings=course.settings,
+    )
+    assert Answer(2, "no process left", host=True) in effects and state.coming is None
+
+
 def test_a_restart_does_not_wait_for_one_that_drains():
     course = Course.running()
     for number in (2, 3, 4):
