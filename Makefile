@@ -8,7 +8,7 @@ export PYTHON
 WORKERS ?= 2
 PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup test lint types test-quick demo soak bench clean
+.PHONY: help setup test lint types test-quick demo soak mutants bench docs clean
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -33,6 +33,7 @@ lint: .venv/all
 
 types: .venv/all
 	.venv/bin/mypy
+	.venv/bin/basedpyright -p tests/typing
 
 # Without servers from outside: nothing but Python is needed.
 test-quick: .venv/all
@@ -45,8 +46,15 @@ demo: .venv/base
 soak: setup
 	.venv/bin/python -m pytest -m soak --timeout 0 -s
 
+# Breaks the code on purpose, in copies of the tree, and shows which test finds each fault; docs/mutation.md.
+mutants: .venv/all
+	.venv/bin/python scripts/mutants.py
+
 bench: setup  # writes docs/benchmarks.md
 	.venv/bin/python -m bench
+
+docs: .venv/all  # into build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 clean:
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -236,6 +236,6 @@ def settle(held: Held, now: Now, outcome: Outcome, look_in: float) -> Held:
         look_at=now.mono + max(0.0, look_in),
         age_then=held.age(now) if held.answer is not None else 0.0,
         then=now.mono,
-        retry_at=now.mono + (outcome.retry_in if isinstance(outcome, Fail) else 0.0),
+        retry_at=now.mono + (outcome.retry_in if isinstance(outcome, Fail) else max(0.0, look_in)),
         on_error=isinstance(outcome, Fail) or outcome.state == "stale-on-error",
     )

@@ -9,11 +9,11 @@ from kvcache.conformance.check import Check, collect
 from kvcache.conformance.registers import linearizable
 
 
-def contract(seed: int = 0) -> tuple[Check, ...]:
-    """The checks. `seed` decides what the clients of a recorded race do."""
+def contract(seed: int = 0, *, faults: bool = False) -> tuple[Check, ...]:
+    """The checks. `seed` decides what the clients of a recorded race do; `faults`: for a store behind faults."""
     return (
         *collect(values, conditions, races),
-        linearizable(seed),
+        linearizable(seed, faults=faults),
         *collect(times, changes, streams, keys),
     )
 

@@ -15,12 +15,14 @@ from kvcache.kvs import ABSENT, Match, Store, Version
 
 _CONDITIONAL: Final[dict[Kind, int]] = {"read": 7, "write": 2, "write_if": 9, "delete": 2}
 _PLAIN: Final[dict[Kind, int]] = {"read": 9, "write": 7, "delete": 4}
+_RESENT: Final[dict[Kind, int]] = {"read": 8, "write_if": 12}
+"""Behind faults: a client sends what had no answer again, and what bears no condition can then take effect twice."""
 _LONGEST_PAUSE: Final = 2.0
 
 
-def script(seed: object, length: int, *, conditional: bool) -> list[Kind]:
-    """What one client does: the same seed, the same kinds in the same order."""
-    weights = _CONDITIONAL if conditional else _PLAIN
+def script(seed: object, length: int, *, conditional: bool, faults: bool = False) -> list[Kind]:
+    """What one client does: the same seed, the same kinds in the same order. `faults`: requests may be sent twice."""
+    weights = _RESENT if faults else _CONDITIONAL if conditional else _PLAIN
     return random.Random(f"{seed}").choices(list(weights), list(weights.values()), k=length)
 
 

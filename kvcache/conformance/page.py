@@ -63,6 +63,9 @@ def as_page(report: Report) -> str:
         "time": f"{report.seconds:.1f} s",
     }
     again = f"kvcache conformance '{report.url}' --seed {report.seed}"
+    if report.lost is not None:
+        facts["lost on purpose"] = ", ".join(f"{count} {what}" for what, count in report.lost.items()) or "nothing"
+        again += " --through-faults"
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -30,18 +30,19 @@ OPENING: Final = 10
 TIMEOUT: Final = 60.0
 
 
-def linearizable_across_processes(url: str, seed: int) -> Check:
-    """The check whose processes open `url` and follow the scripts of `seed`."""
+def linearizable_across_processes(url: str, seed: int, *, faults: bool = False) -> Check:
+    """The check whose processes open `url` and follow the scripts of `seed`; see `registers.linearizable`."""
+    do = "read and conditionally write" if faults else "read, write and delete"
     return Check(
         name="linearizable_across_processes",
-        promise="What processes that read, write and delete one key at once see, one after the other could see.",
-        needs=("atomic_replace",),
-        run=partial(check_history_of_processes, url=url, seed=seed),
+        promise=f"What processes that {do} one key at once see, one after the other could see.",
+        needs=("atomic_replace", "conditional_write") if faults else ("atomic_replace",),
+        run=partial(check_history_of_processes, url=url, seed=seed, faults=faults),
         at_most=PROCESSES * (LENGTH + OPENING) + 10,
     )
 
 
-def check_history_of_processes(store: Store, url: str, seed: int) -> None:
+def check_history_of_processes(store: Store, url: str, seed: int, faults: bool = False) -> None:
     """Broken if what the processes recorded together is not linearizable."""
     can = store.capabilities
     length = 5 if can.min_write_interval else LENGTH
@@ -51,7 +52,7 @@ def check_history_of_processes(store: Store, url: str, seed: int) -> None:
                 "url": url,
                 "key": key("register"),
                 "who": f"process-{number}",
-                "kinds": script((seed, number), length, conditional=can.conditional_write),
+                "kinds": script((seed, number), length, conditional=can.conditional_write, faults=faults),
             }
             for number in range(PROCESSES)
         ]

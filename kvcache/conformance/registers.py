@@ -17,18 +17,19 @@ LENGTH: Final = 20
 ROUNDS: Final = 4
 
 
-def linearizable(seed: int) -> Check:
-    """The check whose clients follow the scripts of `seed`."""
+def linearizable(seed: int, *, faults: bool = False) -> Check:
+    """The check whose clients follow the scripts of `seed`; behind `faults` they write on conditions alone."""
+    do = "read and conditionally write" if faults else "read, write and delete"
     return Check(
         name="linearizable",
-        promise="What threads that read, write and delete one key at once see, one after the other could see.",
-        needs=("atomic_replace",),
-        run=partial(check_history, seed=seed),
+        promise=f"What threads that {do} one key at once see, one after the other could see.",
+        needs=("atomic_replace", "conditional_write") if faults else ("atomic_replace",),
+        run=partial(check_history, seed=seed, faults=faults),
         at_most=CLIENTS * LENGTH * ROUNDS + 50,
     )
 
 
-def check_history(store: Store, seed: int) -> None:
+def check_history(store: Store, seed: int, faults: bool = False) -> None:
     """Broken if a recorded history is not linearizable."""
     can = store.capabilities
     paced = can.min_write_interval > 0
@@ -38,7 +39,7 @@ def check_history(store: Store, seed: int) -> None:
             at_work = [Client(store, key(f"register {turn}"), f"thread-{number}") for number in range(clients)]
 
             def follow(number: int, turn: int = turn, at_work: list[Client] = at_work) -> None:
-                kinds = script((seed, turn, number), length, conditional=can.conditional_write)
+                kinds = script((seed, turn, number), length, conditional=can.conditional_write, faults=faults)
                 at_work[number].follow(kinds)
 
             together(follow, clients)

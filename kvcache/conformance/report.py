@@ -42,6 +42,8 @@ class Report:
     capabilities: Capabilities
     versions: Mapping[str, str]
     findings: Sequence[Finding]
+    lost: Mapping[str, int] | None = None
+    """How many requests and replies were lost on purpose; None where the store was asked straight."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -90,6 +92,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "capabilities": asdict(self.capabilities),
             "versions": dict(self.versions),
+            "lost": None if self.lost is None else dict(self.lost),
             "promises": [
                 {
                     "name": finding.check.name,
@@ -116,6 +119,10 @@ def as_summary(report: Report) -> str:
     """How it ended, on two lines."""
     counts = ", ".join(f"{report.counts[name]} {name}" for name in ("kept", "broken", "undecided", "not offered"))
     cost = f"{report.requests} requests in {report.seconds:.1f} s, seed {report.seed}"
+    if report.lost is not None:
+        cost += (
+            f", {report.lost.get('requests', 0)} requests and {report.lost.get('replies', 0)} replies lost on purpose"
+        )
     return f"{_promises(len(report.findings))}: {counts}; {cost}\n{report.judgement}"
 
 

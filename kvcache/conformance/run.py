@@ -52,9 +52,9 @@ def unprobed(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}probe=off"
 
 
-def most_requests(checks: Iterable[Check]) -> int:
+def most_requests(checks: Iterable[Check], attempts: int = 1) -> int:
     """How many requests these checks cost together at the most, their removal of keys included."""
-    return sum(check.at_most + 1 for check in checks)  # and one to ask whether the store still answers
+    return sum((check.at_most + 1) * attempts for check in checks)  # and one to ask whether the store still answers
 
 
 def examine(
@@ -63,6 +63,7 @@ def examine(
     *,
     tell: Callable[[Finding], object] = lambda finding: None,
     time_limit: float = TIME_LIMIT,
+    attempts: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Finding, ...]:
     """The findings of the checks, each told as soon as it is there. Never raises for what the store does.
@@ -70,6 +71,9 @@ def examine(
     No check goes on after its `at_most` requests or after `time_limit` seconds of them all (a request that is under
     way is waited for); what is left is undecided. A store that has stopped answering is asked no more. Keys that a
     check could not remove are removed.
+
+    `attempts`: a check that was not decided, since a request had no answer, is begun again so often in all, and a store
+    has stopped answering only if it does not answer as often in a row: for a store behind faults.
     """
     metered = Metered(store, clock)
     deadline = clock() + time_limit
@@ -79,11 +83,23 @@ def examine(
         if silent:
             finding = Finding(check, "undecided", "not asked: the store had stopped answering", 0, 0.0)
         else:
-            finding = _examine(metered, check, deadline, clock)
-            silent = finding.outcome == "undecided" and not metered.exhausted and _is_silent(store)
+            finding = _examined(metered, check, deadline, attempts, clock)
+            undecided = finding.outcome == "undecided" and not metered.exhausted
+            silent = undecided and all(_is_silent(store) for _ in range(attempts))
         findings.append(finding)
         tell(finding)
     return tuple(findings)
+
+
+def _examined(store: Metered, check: Check, deadline: float, attempts: int, clock: Callable[[], float]) -> Finding:
+    finding = _examine(store, check, deadline, clock)
+    for _ in range(attempts - 1):
+        if finding.outcome != "undecided" or store.exhausted:
+            break
+        again = _examine(store, check, deadline, clock)
+        requests, seconds = finding.requests + again.requests, finding.seconds + again.seconds
+        finding = replace(again, requests=requests, seconds=seconds)
+    return finding
 
 
 def _examine(store: Metered, check: Check, deadline: float, clock: Callable[[], float]) -> Finding:

@@ -79,7 +79,7 @@ class Node:
     """One host and the process that runs on it. `token` names the effect whose outcome it waits for."""
 
     __slots__ = (
-        "clock", "counted", "held", "last_given", "load", "loaded", "luck", "number", "paused_until", "period",
+        "asked_at", "clock", "counted", "held", "last_given", "load", "loaded", "luck", "number", "paused_until", "period",
         "phase", "policy", "process", "step", "time", "token", "waiting",
     )  # fmt: skip
 
@@ -98,6 +98,7 @@ class Node:
         self.step: Any = None
         self.loaded: Input | None = None
         self.last_given = -1
+        self.asked_at = 0.0
         self.paused_until = 0.0
         self.waiting.clear()
 
@@ -264,6 +265,7 @@ class Simulation:
             node.waiting.clear()
         match step.effect:
             case ev.Read():
+                node.asked_at = node.clock.monotonic()
                 self._request(node, step.effect, "read")
             case ev.Stop():
                 node.held, node.step = step.flight.held, None
@@ -297,7 +299,7 @@ class Simulation:
             self._at(node.paused_until, self._came, node, token, came, date)
             return
         if date is not None:
-            node.time.observe(date)
+            node.time.observe(date, node.asked_at)
             if replied:
                 self.ledger.lag = max(self.ledger.lag, self.time - replied)
         self._next(node, self.algorithm.advance(node.step.flight, came, self._now(node)))

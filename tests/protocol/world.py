@@ -267,7 +267,7 @@ class World:
                     came = ev.ReadFailed("unreachable")
                 else:
                     came = self.read()
-                    node.time.observe(self.time)
+                    node.time.observe(self.time, node.clock.monotonic())
             case ev.Write(record, match):
                 came = self._write_badly(encode(record), match, fault, node.name)
             case ev.StartLoad() | ev.AwaitLoad():

@@ -68,7 +68,7 @@ def test_the_bounds_hold_whatever_the_seed(seed: int, refresh_ahead: float, reso
     workload = replace(
         SMALL, nodes=20, hours=0.2, seed=seed, refresh_ahead=refresh_ahead, date_resolution=resolution, clock_offset=1e5
     )
-    outcome = played(workload, "crash=10,upstream-down=0.2,store-slow=0.5")
+    outcome = played(workload, "crash=10,pause=10,upstream-down=0.2,store-slow=0.5,lost=0.02")
     assert outcome.holds, (outcome.bounds, outcome.facts["examples of violations"])
 
 

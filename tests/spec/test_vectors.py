@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from dewy.registry import cache_key
+from kvcache import events as ev
 from kvcache.clock import Now
 from kvcache.codec import decode, encode
 from kvcache.errors import CorruptRecord
@@ -15,6 +17,8 @@ from kvcache.events import Fail, Give
 from kvcache.kvs import Version
 from kvcache.record import EMPTY, Answer, Failure, Lock, Record
 from kvcache.view import NOTHING, Follow, Lead, Policy, Serve, absorb, judge
+from tests.spec import flights
+from tests.spec.moves import moved
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
 
@@ -93,7 +97,28 @@ def test_decisions(vector):
             }
 
 
+@named("moves.json", "moves")
+def test_moves(vector):
+    claim, publish = moved(vector)
+    assert claim.decode() == vector["claim"]
+    assert publish.decode() == vector["publish"]
+
+
+@named("flights.json", "flights")
+def test_flights(vector):
+    node = flights.Node(vector)
+    for move in vector["steps"]:
+        assert node.play(move) == move["then"], move
+
+
 def test_every_verdict_has_a_vector():
     verdicts = [vector["verdict"] for vector in vectors("decisions.json", "decisions")]
     assert {verdict["do"] for verdict in verdicts} == {"lead", "follow", "serve", "fail"}
     assert {verdict["state"] for verdict in verdicts if "state" in verdict} == {"fresh", "stale", "stale-on-error"}
+
+
+def test_every_effect_and_every_input_has_a_vector():
+    steps = [move for story in vectors("flights.json", "flights") for move in story["steps"]]
+    effects = {next(iter(move["then"]["effect"])) for move in steps if "effect" in move["then"]}
+    assert effects == {"read", "write", "load", "await", "wait", "recall", "stop"}
+    assert len({next(iter(move["came"])) for move in steps if "came" in move}) == len(get_args(ev.Input))
