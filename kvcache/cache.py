@@ -181,12 +181,13 @@ class SharedCache(Hand["_Flying"]):
                 raise AssertionError("a flight that is over asks for nothing")
 
     def _read(self, key: str) -> ev.Input:
+        asked_at = self._monotonic()
         try:
-            return self._found(self._store.read_versioned(key))
+            return self._found(self._store.read_versioned(key), asked_at)
         except CorruptRecord as error:
             return self._damaged(key, error)
         except Exception as error:  # whatever a store raises, the flight goes on without it
-            return self._not_found(error)
+            return self._not_found(error, asked_at)
 
     def _await(self, flying: _Flying, until: float) -> ev.Input:
         load = flying.load

@@ -50,8 +50,9 @@ class StoreClock:
     """Store time, kept as an offset to the monotonic clock and corrected by every answer of the store.
 
     `resolution` is the granularity of the store's clock in seconds: a `Date` header of 12:00:00 says that it is
-    somewhere in [12:00:00, 12:00:01), so the estimate is moved only as far as it must be to lie in there. Without any
-    answer yet, or for a store that does not tell the time, it is the local wall clock.
+    somewhere in [12:00:00, 12:00:01), and was so at some moment between question and answer. The estimate is moved only
+    as far as it must be to agree with that, so an answer that was long under way does not spoil what a quick one told.
+    Without any answer yet, or for a store that does not tell the time, it is the local wall clock.
     """
 
     clock: Clock = SYSTEM
@@ -59,14 +60,14 @@ class StoreClock:
     _offset: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)  # protects _offset between observe's read and write
 
-    def observe(self, store_time: float | None) -> None:
-        """`store_time` has just come in from the store."""
+    def observe(self, store_time: float | None, asked_at: float) -> None:
+        """`store_time` has just come in from the store, which was asked at `asked_at` on the monotonic clock."""
         if store_time is None:
             return
         mono = self.clock.monotonic()
         with self._lock:
             estimate = store_time if self._offset is None else mono + self._offset
-            estimate = min(max(estimate, store_time), store_time + self.resolution)
+            estimate = min(max(estimate, store_time), store_time + self.resolution + (mono - asked_at))
             self._offset = estimate - mono
 
     def at(self, mono: float) -> float:

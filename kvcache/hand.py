@@ -98,21 +98,22 @@ class Hand(Generic[Flying]):
 
     # -- what the drivers do alike -----------------------------------------------------------------------------------
 
-    def _found(self, stored: Stored) -> ev.Input:
-        self._time.observe(stored.store_time)
+    def _found(self, stored: Stored, asked_at: float) -> ev.Input:
+        self._time.observe(stored.store_time, asked_at)
         return drive.read_input(stored)
 
-    def _not_found(self, error: Exception) -> ev.Input:
+    def _not_found(self, error: Exception, asked_at: float) -> ev.Input:
         """What a failed read says: most often that there is nothing yet."""
-        self._time.observe(error.store_time if isinstance(error, NotFound) else None)
+        self._time.observe(error.store_time if isinstance(error, NotFound) else None, asked_at)
         return drive.read_failure(error)
 
     def _damaged(self, key: str, error: Exception) -> ev.Input:
         """The store itself finds its value damaged, in a part of it say: unreadable, to be replaced on its version."""
+        asked_at = self._monotonic()
         try:
             return ev.Unreadable(self._store.stat(key).version, drive.what(error))
         except Exception as failed:  # whatever a store raises, the flight goes on without it
-            return self._not_found(failed)
+            return self._not_found(failed, asked_at)
 
     def _invalidated(self, stored: Stored) -> bytes:
         came = drive.read_input(stored)
