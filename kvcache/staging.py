@@ -175,6 +175,11 @@ class Staging:
         with self._directory.mapped():
             return [name for name, size in reversed(self._least_recently_used()) if size is not None]
 
+    def size(self) -> int:
+        """Bytes of all that is staged."""
+        with self._directory.mapped():
+            return sum(size or 0 for _, size in self._least_recently_used())
+
     # -- files ------------------------------------------------------------------------------------------------------
 
     def _copy(self, name: str, source: BinaryIO, target: Path) -> None:

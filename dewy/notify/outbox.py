@@ -85,7 +85,12 @@ class Outbox:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(patience)
-        if not self._thread.is_alive():
+        hangs = self._thread.is_alive()
+        with self._changed:
+            left = len(self._letters) + hangs
+        if left:
+            self._log.warn("Notifications left unsent", channel=self._channel.name, count=left)
+        if not hangs:
             self._channel.close()
 
     def _push(self, letter: _Letter) -> None:

@@ -125,6 +125,7 @@ def test_ipv6() -> None:
 
 
 def test_clients_that_say_nothing_do_not_pile_up(server: AdminServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin._Handler, "timeout", 600.0)
     before = threading.active_count()
     assert server.port is not None
     with ExitStack() as stack:

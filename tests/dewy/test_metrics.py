@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -340,7 +341,9 @@ def test_rate_limits(told: tuple[str, str, str], limit: RateLimit | None) -> Non
     assert RateLimit.of({}) is None
 
 
-def test_a_wait_for_another_node_is_told_once_and_only_where_there_is_nothing_to_serve() -> None:
+def test_a_wait_for_another_node_is_told_once_and_only_where_there_is_nothing_to_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over real caches: one leads, the other waits for it, however often it looks."""
     leading, go_on = threading.Event(), threading.Event()
 
@@ -350,13 +353,17 @@ def test_a_wait_for_another_node_is_told_once_and_only_where_there_is_nothing_to
         return 1
 
     told: list[cache.Event] = []
-    with open_store("memory://") as store:
-        leader, follower = SharedCache(store, ttl=60.0), SharedCache(store, ttl=60.0, on_event=told.append)
+    looks: list[str] = []
+    url = f"file://{tmp_path}/store?locking=flock"  # which has to be asked again and again
+    with open_store(url) as store, open_store(url) as same:
+        read = same.read_versioned
+        monkeypatch.setattr(same, "read_versioned", lambda key: (looks.append(key), read(key))[1])
+        leader, follower = SharedCache(store, ttl=60.0), SharedCache(same, ttl=60.0, on_event=told.append)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(leader.get, "k", slow)
             assert leading.wait(60)
             second = pool.submit(follower.get, "k", slow)
-            wait_for(lambda: told, "the wait")
+            wait_for(lambda: len(looks) > 3, "some looks at the store")
             go_on.set()
             assert (first.result(60).value, second.result(60).value) == (1, 1)
         follower.get("k", slow)

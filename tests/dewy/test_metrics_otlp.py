@@ -113,6 +113,14 @@ def pushing(metrics: Metrics, endpoint: str, *, insecure: bool = True, every: fl
         push.close()
 
 
+def counted(push: Push, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows with each push that is over, one way or the other."""
+    pushes: list[object] = []
+    export = push._exporter.export
+    monkeypatch.setattr(push._exporter, "export", lambda data: (pushes.append(answer := export(data)), answer)[1])
+    return pushes
+
+
 def by_name(request: ExportMetricsServiceRequest) -> dict[str, Any]:
     (resource,) = request.resource_metrics
     (scope,) = resource.scope_metrics
@@ -167,7 +175,7 @@ def test_without_insecure_nothing_goes_out_in_the_clear(metrics: Metrics) -> Non
 
 @pytest.mark.usefixtures("impatient")
 def test_a_collector_that_is_away_is_told_once_and_found_again(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    metrics: Metrics, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
     port = free_port()
@@ -175,8 +183,9 @@ def test_a_collector_that_is_away_is_told_once_and_found_again(
     def logged() -> list[str]:
         return [record.message for record in caplog.records if record.name == "dewy"]
 
-    with pushing(metrics, f"127.0.0.1:{port}"):
-        wait_for(logged, "a warning")
+    with pushing(metrics, f"127.0.0.1:{port}") as push:
+        pushes = counted(push, monkeypatch)
+        wait_for(lambda: len(pushes) > 3, "some pushes")
         with over_grpc(port) as (_, received):
             wait_for(lambda: received, "a push")
             wait_for(lambda: len(logged()) == 2, "the good news")

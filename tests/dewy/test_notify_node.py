@@ -70,6 +70,7 @@ def test_a_service_that_hangs_holds_up_no_deploy_and_no_stop(tmp_path: Path, reg
             node.wait_ticks()
             assert node.stop() == 0
         assert len(inbox.requests) == 1
+    assert node.logged("Notifications left unsent")[0]["count"] >= 2
     assert node.logged("Telemetry enabled") == [] == node.logged("Admin API server started")  # nobody asked for it
 
 

@@ -15,6 +15,7 @@ from tests.servers.binaries import MissingServer
 from tests.servers.consul import Consul
 from tests.servers.gcs import FakeGCS, GCPEmulator
 from tests.servers.process import Server, StartFailed
+from tests.servers.prometheus import Prometheus, promtool
 from tests.servers.redis import Redis, Valkey
 from tests.servers.redis_cluster import RedisCluster
 from tests.servers.s3 import LocalBucket, Moto, Nanio, S3Rver, Seaweed
@@ -28,6 +29,7 @@ __all__ = [
     "MissingServer",
     "Moto",
     "Nanio",
+    "Prometheus",
     "Redis",
     "RedisCluster",
     "S3Rver",
@@ -35,4 +37,5 @@ __all__ = [
     "Server",
     "StartFailed",
     "Valkey",
+    "promtool",
 ]
