@@ -32,7 +32,8 @@ def hit() -> float:
 
 def starts() -> dict[str, float]:
     """Milliseconds of whole processes, the best of seven."""
-    codes = {"python": "pass", "import kvcache": "import kvcache", "import dewy.cli": "import dewy.cli"}
+    codes = {"python": "pass", "import kvcache": "import kvcache"}
+    codes |= {code: code for code in ("from kvcache import SharedCache", "import kvcache.cli", "import dewy.cli")}
     found = {}
     for name, code in codes.items():
         times = []
@@ -80,8 +81,9 @@ def main() -> None:
     with Seaweed() as seaweed, FakeGCS() as gcs:
         os.environ.update({**seaweed.env, **gcs.env})
         small = latency.on_s3(seaweed, rounds) + latency.on_gcs(gcs, rounds)
-        s3_ways = ["kvcache", "put_file, get_file", "open", "obstore"]
-        large = transfers(seaweed, s3_ways, size, repeats) + transfers(gcs, s3_ways[:3], size, repeats)
+        ways = ["kvcache", "put_file, get_file", "open"]
+        large = transfers(seaweed, [*ways, "kvcache, obstore", "obstore"], size, repeats)
+        large += transfers(gcs, ways, size, repeats)
     bare = {row.server: row for row in small if row.client.startswith("bare")}
     rows = [
         [
@@ -110,7 +112,7 @@ An answer in hand: {hit():.2f} µs a `get`. Whole processes: \
 ## A versioned read, a conditional write: 1 KB
 
 Milliseconds, median / 90th percentile of {rounds}, the clients taking turns; the ratio is to the bare client.
-Goal: at most 1.10.
+Goal: at most 1.10. The bare write to Google Cloud Storage has an entry of metadata, as kvcache's has.
 
 {table(["server", "client", "read", "ratio", "write", "ratio"], rows)}
 

@@ -24,10 +24,10 @@ def clients(
     client: str, url: str, endpoint: str, bucket: str, source: Path, target: Path
 ) -> tuple[Callable[[], object], Callable[[], object]]:
     """Up and down by one client, connected already."""
-    if client == "kvcache":
+    if client.startswith("kvcache"):
         import kvcache
 
-        store = kvcache.open_store(url)
+        store = kvcache.open_store(f"{url}&engine=obstore" if client.endswith("obstore") else url)
         store.write("small", b"x")
         return lambda: store.upload("big", source), lambda: store.download("big", target)
     if client == "obstore":

@@ -26,7 +26,7 @@ from kvcache.backends.bucket import WRITE_ID, Bucket, Digest, Head, Page, Rights
 from kvcache.backends.failures import Failure, Kind
 from kvcache.backends.objects import ObjectStore
 from kvcache.backends.opening import Opening, open_objects, prefix_of
-from kvcache.backends.wire import PerProcess, http_date, pause_asked, tracing, wait_for
+from kvcache.backends.wire import PerProcess, counted_requests, http_date, pause_asked, proxy_of, wait_for
 from kvcache.errors import InvalidURL, StoreUnavailable
 from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Condition, Stored, Version
 from kvcache.url import StoreURL
@@ -44,7 +44,9 @@ _TAG: Final = re.compile(r'"[!#-~]+"|0x[0-9A-Fa-f]+')
 
 def open(url: StoreURL) -> ObjectStore:
     """Opens the store. InvalidURL: also a container that does not exist or may not be used. StoreUnavailable."""
-    url.reject_unknown({"account", "ca", *Opening.parameters})
+    url.reject_unknown({"account", "ca", "engine", *Opening.parameters})
+    if (engine := url.take_text("engine", "adlfs")) != "adlfs":
+        raise url.invalid("engine", engine, "adlfs: obstore's conditional writes to Azure are not proved")
     if url.password is not None:
         raise InvalidURL(f"{url.redacted}: credentials do not belong in the URL: use AZURE_STORAGE_ACCOUNT_KEY")
     if url.user is not None:  # <container>@<account>.dfs.core.windows.net
@@ -93,9 +95,9 @@ class AzureBucket(Bucket):
             context = ssl.create_default_context(cafile=self._ca) if self._ca is not None else True
             holder.session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),
-                trace_configs=[tracing()],
+                request_class=counted_requests(),
                 auto_decompress=False,
-                trust_env=True,
+                proxy=proxy_of(self._address),
             )
             service = BlobServiceClient(
                 self._address,

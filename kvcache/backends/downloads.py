@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from kvcache.backends.bucket import Bucket, Head
 from kvcache.backends.failures import TRANSIENT, Failure, Kind
+from kvcache.backends.landing import RANGE, Damaged, Landing
 from kvcache.backends.streams import (
     BLOCK,
     PART_ATTEMPTS,
@@ -26,17 +27,8 @@ from kvcache.backends.streams import (
 )
 from kvcache.kvs import Progress
 
-RANGE: Final = 8 << 20
-"""Bytes that are asked for at once."""
 STREAMS: Final = 4
 """Ranges that are fetched at once."""
-
-
-class Damaged(Failure):
-    """All ranges came, but they are not what was uploaded."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(Kind.UNKNOWN, detail)
 
 
 class Changed(Exception):
@@ -84,8 +76,9 @@ async def receive(head: Head, ranges: Ranges, path: Path, reporter: Reporter) ->
     descriptor = await in_thread(os.open, partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            await _fill(descriptor, head, ranges, reporter)
-            await in_thread(_finish, descriptor, head, partial, path)
+            landing = Landing(descriptor, head, reporter)
+            await _fill(landing, head.size, ranges)
+            await in_thread(landing.settle, partial, path)
         finally:
             os.close(descriptor)
     except BaseException:
@@ -93,30 +86,23 @@ async def receive(head: Head, ranges: Ranges, path: Path, reporter: Reporter) ->
         raise
 
 
-async def _fill(descriptor: int, head: Head, ranges: Ranges, reporter: Reporter) -> None:
-    todo = iter(range(0, head.size, RANGE))
-    done = 0
+async def _fill(landing: Landing, size: int, ranges: Ranges) -> None:
+    todo = iter(range(0, size, RANGE))
 
     async def work() -> None:
         for start in todo:
-            await _receive_range(descriptor, start, min(start + RANGE, head.size), ranges, written)
+            await _receive_range(landing, start, min(start + RANGE, size), ranges)
 
-    async def written(count: int) -> None:
-        nonlocal done
-        done += count
-        await reporter.report(done)
-
-    workers = {asyncio.create_task(work()) for _ in range(min(STREAMS, -(-head.size // RANGE)))}
+    tasks = {asyncio.create_task(work()) for _ in range(min(STREAMS, -(-size // RANGE)))}
+    tasks |= {asyncio.create_task(landing.check()), asyncio.create_task(landing.flush())}
     try:
-        for task in asyncio.as_completed(workers):
+        for task in asyncio.as_completed(tasks):
             await task
     finally:
-        await cancel(workers)
+        await cancel(tasks)
 
 
-async def _receive_range(
-    descriptor: int, start: int, stop: int, ranges: Ranges, written: Callable[[int], Awaitable[None]]
-) -> None:
+async def _receive_range(landing: Landing, start: int, stop: int, ranges: Ranges) -> None:
     """Fetches one range, going on from where the connection broke."""
     attempt = 0
     while start < stop:
@@ -124,8 +110,7 @@ async def _receive_range(
             async with asyncio.timeout(PART_SECONDS):
                 async with contextlib.aclosing(_gathered(ranges(start, stop), start)) as gathered:
                     async for position, blocks in gathered:
-                        await in_thread(_write, descriptor, blocks, start)
-                        await written(position - start)
+                        await landing.write(blocks, start)
                         start, attempt = position, 0
             if start == stop:
                 return
@@ -162,37 +147,3 @@ async def _gathered(chunks: AsyncGenerator[bytes, None], start: int) -> AsyncGen
         raise
     if blocks:
         yield position, blocks
-
-
-def _write(descriptor: int, blocks: list[bytes], position: int) -> None:
-    """Writes all of `blocks` at `position`."""
-    data = blocks if len(blocks) <= 512 else [b"".join(blocks)]  # IOV_MAX is 1024
-    length = sum(map(len, data))
-    written = os.pwritev(descriptor, data, position)
-    if written < length:  # a nearly full disk, or a signal
-        rest = memoryview(b"".join(data))[written:]
-        while rest:
-            written += (count := os.pwrite(descriptor, rest, position + written))
-            rest = rest[count:]
-
-
-def _finish(descriptor: int, head: Head, partial: Path, path: Path) -> None:
-    """Checks what was written, makes it durable and gives it its name."""
-    size = os.fstat(descriptor).st_size
-    if size != head.size:
-        raise Damaged(f"received {size} bytes, not {head.size}")
-    if head.digest is not None:
-        digest, position = head.digest.new(), 0
-        while block := os.pread(descriptor, BLOCK, position):
-            digest.update(block)
-            position += len(block)
-        found = digest.digest().hex()
-        if found != head.digest.value:
-            raise Damaged(f"the content's {head.digest.algorithm} is {found}, and should be {head.digest.value}")
-    os.fsync(descriptor)
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

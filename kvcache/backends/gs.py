@@ -8,6 +8,7 @@ value may contain. Of its two file systems the plain one is used: the other asks
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -20,7 +21,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import google_crc32c
 from gcsfs.core import GCSFileSystem
+from google.auth.credentials import TokenState
 from yarl import URL
 
 from kvcache.backends.bucket import WRITE_ID, Bucket, Head, Page, Rights, Upload, digest_of
@@ -29,7 +32,8 @@ from kvcache.backends.gs_upload import InOneRequest, InParts
 from kvcache.backends.gs_wire import crc32c_of, failure_of, generation_of, json_of, translated, version_of
 from kvcache.backends.objects import ObjectStore
 from kvcache.backends.opening import Opening, open_objects, prefix_of
-from kvcache.backends.wire import PerProcess, http_date, tracing, wait_for
+from kvcache.backends.streams import BLOCK, PART_ATTEMPTS, persistently
+from kvcache.backends.wire import PerProcess, counted_requests, http_date, proxy_of, wait_for
 from kvcache.errors import InvalidURL
 from kvcache.kvs import ABSENT, ANYWAY, Capabilities, Condition, Stored, Version
 from kvcache.url import StoreURL
@@ -39,7 +43,7 @@ MIN_WRITE_INTERVAL: Final = 1.0
 """Seconds: Google refuses more writes than that to one object."""
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
-"""How long an answer may pause."""
+"""How long a download may pause. Requests about values have a time-out of their own, and the second clock costs."""
 _GENERATION: Final = re.compile("[1-9][0-9]{0,17}")
 NEVER: Final = "1"
 """A generation that no object ever has: generations are microseconds since 1970."""
@@ -47,9 +51,14 @@ NEVER: Final = "1"
 
 def open(url: StoreURL) -> ObjectStore:
     """Opens the store. InvalidURL: also a bucket that does not exist or may not be used. StoreUnavailable."""
-    url.reject_unknown({"endpoint", "ca", *Opening.parameters})
+    url.reject_unknown({"endpoint", "engine", "ca", *Opening.parameters})
     if url.user is not None or url.password is not None:
         raise InvalidURL(f"{url.redacted}: credentials do not belong in the URL: use Application Default Credentials")
+    if (engine := url.take_text("engine", "gcsfs")) != "gcsfs":
+        # obstore writes by the XML interface, which fake-gcs-server does not speak.
+        raise url.invalid(
+            "engine", engine, "gcsfs: obstore's conditional writes to Google Cloud Storage are not proved"
+        )
     name = url.require("bucket", url.host, FORM)
     endpoint = url.take_text("endpoint", None) or os.environ.get("STORAGE_EMULATOR_HOST") or None
     if endpoint is not None and "://" not in endpoint:
@@ -83,6 +92,7 @@ class GCSBucket(Bucket):
 
     def __init__(self, name: str, *, endpoint: str | None, ca: str | None, anonymous: bool) -> None:
         self.label = name
+        self._objects = f"/storage/v1/b/{quote(name, safe='')}/o"
         self._endpoint = endpoint.rstrip("/") if endpoint else None
         self._ca = ca
         self._anonymous = anonymous
@@ -91,12 +101,12 @@ class GCSBucket(Bucket):
     def _connect(self) -> Any:
         """A file system. Asks the machine for credentials, which may take seconds: not on the event loop."""
         session: dict[str, Any] = {
-            "trace_configs": [tracing()],
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
+            "request_class": counted_requests(),
+            "read_bufsize": BLOCK,
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             "auto_decompress": False,
-            "trust_env": True,
         }
-        return GCSFileSystem(
+        files = GCSFileSystem(
             project="",
             token="anon" if self._anonymous else "google_default",
             endpoint_url=self._endpoint,
@@ -104,6 +114,8 @@ class GCSBucket(Bucket):
             skip_instance_cache=True,
             use_listings_cache=False,
         )
+        files.session_kwargs["proxy"] = proxy_of(files.base)
+        return files
 
     def close(self) -> None:
         files = self._files.take()
@@ -117,7 +129,7 @@ class GCSBucket(Bucket):
         """gcsfs's file system, with credentials and a session. Failure."""
         files: Any = self._files.made()
         if files is None:
-            async with translated(connecting=True):
+            with translated(connecting=True):
                 files = await asyncio.to_thread(self._files.get)
         if files.session is None:
             if self._ca is not None:
@@ -129,7 +141,7 @@ class GCSBucket(Bucket):
     # -- single requests ----------------------------------------------------------------------------------------------
 
     async def get(self, name: str) -> Stored:
-        async with self.request("GET", self._object(name, alt="media"), {"Accept-Encoding": "gzip"}) as answer:
+        async with self.request("GET", self._content(name), {"Accept-Encoding": "gzip"}) as answer:
             data = await answer.read()
         return Stored(data, generation_of(answer), http_date(answer.headers.get("Date")))
 
@@ -149,25 +161,42 @@ class GCSBucket(Bucket):
         # Random, so that no value can contain it. uploadType=media has no place for metadata, and there
         # fake-gcs-server ignores the condition.
         boundary = secrets.token_hex(16)
-        about = json.dumps({"name": name, "metadata": marks})
+        checksum = google_crc32c.value(data).to_bytes(4)  # Google refuses content that has another
+        about = json.dumps({"name": name, "metadata": marks, "crc32c": base64.b64encode(checksum).decode()})
         head = f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{about}\r\n"
         head += f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
         body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
-        place = self._uploads(uploadType="multipart", **_match(condition))
+        place = self._uploads("multipart") + _match(condition)
         content = {"Content-Type": f"multipart/related; boundary={boundary}"}
         async with self.writing(), self.request("POST", place, content, body) as answer:
-            return version_of(await json_of(answer))
+            facts = await json_of(answer)
+        return await self.settled(name, facts, len(data), checksum)
+
+    async def settled(self, name: str, facts: dict[str, Any], size: int, checksum: bytes) -> Version:
+        """The version that a write has made. Failure, after removing it again, if Google has other content than `size`
+        bytes with this CRC32C."""
+        found, version = crc32c_of(facts), version_of(facts)
+        if int(facts.get("size", size)) == size and (found is None or found.value == checksum.hex()):
+            return version
+        try:
+            await persistently(lambda: self.remove(name, version), PART_ATTEMPTS)
+        except Failure as failure:
+            if failure.kind not in (Kind.ABSENT, Kind.REFUSED):  # else somebody has replaced it meanwhile
+                damaged = Failure(Kind.REJECTED, "the content was damaged on its way, and could not be removed")
+                damaged.copies = 1  # of the write: what is there with its mark is not what was to be written
+                raise damaged from failure
+        raise Failure(Kind.UNKNOWN, "the content was damaged on its way")
 
     async def remove(self, name: str, version: Version | None = None) -> None:
-        query = {} if version is None else {"ifGenerationMatch": version.token}
-        async with self.request("DELETE", self._object(name, **query)):
+        query = f"?ifGenerationMatch={version.token}" if version else ""
+        async with self.request("DELETE", self._object(name) + query):
             pass
 
     async def page(self, prefix: str, token: str | None = None) -> Page:
         query = {"prefix": prefix, "fields": "items(name),nextPageToken"}
         if token is not None:
             query["pageToken"] = token
-        async with self.writing(), self.request("GET", f"{self._bucket}?{urlencode(query)}") as answer:
+        async with self.writing(), self.request("GET", f"{self._objects}?{urlencode(query)}") as answer:
             facts = await json_of(answer)
         return Page([item["name"] for item in facts.get("items", ())], facts.get("nextPageToken"))
 
@@ -177,21 +206,22 @@ class GCSBucket(Bucket):
             "Content-Type": "application/json; charset=UTF-8",
             "X-Upload-Content-Type": "application/octet-stream",
         }
-        async with self.writing(), self.request("POST", self._uploads(uploadType="resumable"), content, body) as answer:
+        async with self.writing(), self.request("POST", self._uploads("resumable"), content, body) as answer:
             session = answer.headers.get("Location")
         if session is None:
             raise Failure(Kind.UNSUPPORTED, "the service gave no upload session")
         return InParts(self, name, session) if size is None else InOneRequest(self, name, session, size)
 
     async def ranges(self, name: str, head: Head, start: int, stop: int) -> AsyncGenerator[bytes, None]:
-        place = self._object(name, alt="media", generation=head.version.token)
+        place = f"{self._content(name)}&generation={head.version.token}"
         wanted = {"Accept-Encoding": "gzip", "Range": f"bytes={start}-{stop - 1}"}
-        async with self.request("GET", place, wanted) as answer:
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        async with self.request("GET", place, wanted, timeout=patience) as answer:
             if generation_of(answer) != head.version:
                 raise Failure(Kind.REFUSED, "another version was sent")
             if answer.content_length != stop - start:
                 raise Failure(Kind.UNKNOWN, f"{answer.content_length} bytes were sent, not {stop - start}")
-            async for chunk in answer.content.iter_any():
+            async for chunk, _ in answer.content.iter_chunks():  # as received: `iter_any` would join them first
                 yield chunk
 
     # -- HTTP ---------------------------------------------------------------------------------------------------------
@@ -205,24 +235,26 @@ class GCSBucket(Bucket):
         body: bytes | AsyncIterator[bytes] | None = None,
         *,
         also: frozenset[int] = frozenset(),
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request; `place` is a path below the service's address, or a URL. Failure, unless its status is 2xx or
-        in `also`."""
+        """One request; `place` is a path below the service's address, or a URL, and `options` are aiohttp's. Failure,
+        unless its status is 2xx or in `also`."""
         files = await self.files()
         sent = {"Accept-Encoding": "identity", "User-Agent": "kvcache (gzip)", **(headers or {})}
         credentials = files.credentials
         if credentials.credentials is not None:
-            async with translated(connecting=True):
-                await asyncio.to_thread(credentials.apply, sent)  # now and then asks for a new token
+            with translated(connecting=True):
+                if credentials.credentials.token_state is not TokenState.FRESH:
+                    await asyncio.to_thread(credentials.maybe_refresh)
+                credentials.credentials.apply(sent)
         base = files.base.removesuffix("/storage/v1/")
         url = URL(place if "://" in place else base + place, encoded=True)
-        async with (
-            translated(),
-            files.session.request(method, url, headers=sent, data=body, allow_redirects=False) as answer,
-        ):
-            if not 200 <= answer.status < 300 and answer.status not in also:
-                raise await failure_of(answer)
-            yield answer
+        asking = files.session.request(method, url, headers=sent, data=body, allow_redirects=False, **options)
+        with translated():
+            async with asking as answer:
+                if not 200 <= answer.status < 300 and answer.status not in also:
+                    raise await failure_of(answer)
+                yield answer
 
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
@@ -234,21 +266,21 @@ class GCSBucket(Bucket):
                 failure.kind = Kind.NO_BUCKET
             raise
 
-    @property
-    def _bucket(self) -> str:
-        return f"/storage/v1/b/{quote(self.label, safe='')}/o"
+    def _object(self, name: str) -> str:
+        return f"{self._objects}/{quote(name, safe='')}"
 
-    def _object(self, name: str, **query: str) -> str:
-        return f"{self._bucket}/{quote(name, safe='')}" + (f"?{urlencode(query)}" if query else "")
+    def _content(self, name: str) -> str:
+        return f"/download{self._object(name)}?alt=media"
 
-    def _uploads(self, **query: str) -> str:
-        return f"/upload{self._bucket}?{urlencode(query)}"
+    def _uploads(self, kind: str) -> str:
+        return f"/upload{self._objects}?uploadType={kind}"
 
 
-def _match(condition: Condition) -> dict[str, str]:
+def _match(condition: Condition) -> str:
+    """The condition as it stands at the end of a query."""
     if condition is ANYWAY:
-        return {}
+        return ""
     if condition is ABSENT:
-        return {"ifGenerationMatch": "0"}
+        return "&ifGenerationMatch=0"
     token = condition.token  # 0 would mean that there must be none
-    return {"ifGenerationMatch": token if _GENERATION.fullmatch(token) else NEVER}
+    return f"&ifGenerationMatch={token if _GENERATION.fullmatch(token) else NEVER}"

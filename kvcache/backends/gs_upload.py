@@ -7,13 +7,12 @@ Else each part is a request. A request that breaks ends the session: the upload 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from kvcache.backends.bucket import Digest
 from kvcache.backends.failures import Failure, Kind
-from kvcache.backends.gs_wire import crc32c_of, json_of, version_of
+from kvcache.backends.gs_wire import json_of
 from kvcache.kvs import Version
 
 if TYPE_CHECKING:
@@ -39,15 +38,9 @@ class _Session:
         self._sent += len(data)
 
     async def commit(self) -> Version:
-        """Compares what Google has with what was read. Failure, after removing it again, if they differ."""
         if self._facts is None:
             raise Failure(Kind.UNKNOWN, "the upload has not ended")
-        found, version = crc32c_of(self._facts), version_of(self._facts)
-        if int(self._facts["size"]) == self._sent and (found is None or found.value == self._sum.digest().hex()):
-            return version
-        with contextlib.suppress(Failure):  # it may have been replaced since
-            await self._bucket.remove(self._name, version)
-        raise Failure(Kind.UNKNOWN, "the content was damaged on its way")
+        return await self._bucket.settled(self._name, self._facts, self._sent, self._sum.digest())
 
     async def abort(self) -> None:
         # 499 is the answer to a cancelled session; one that has ended, or is forgotten, is as good.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -19,8 +19,8 @@ from kvcache.backends.wire import http_date, pause_asked
 from kvcache.kvs import Version
 
 
-@contextlib.asynccontextmanager
-async def translated(*, connecting: bool = False) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def translated(*, connecting: bool = False) -> Iterator[None]:
     """gcsfs's, google-auth's and aiohttp's exceptions become Failures. `connecting`: nothing is sent to the bucket."""
     try:
         yield
@@ -46,6 +46,8 @@ async def failure_of(answer: aiohttp.ClientResponse) -> Failure:
         error = json.loads(text)["error"]
         message = error["message"]
         reason = error["errors"][0]["reason"]
+    if answer.status == 400 and "CRC32C" in message:
+        reason = "BadDigest"  # damaged on its way, and not a request that is wrong
     date = http_date(answer.headers.get("Date"))
     failure = Failure.answered(
         answer.status,

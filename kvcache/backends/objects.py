@@ -174,6 +174,8 @@ class ObjectStore(Store):
                 self._bucket, name, source, progress, write_id=write_id, whole=whole, landed=landed
             )
         except Failure as failure:
+            if failure.kind is Kind.ABSENT:  # the upload itself, which the service has forgotten each time
+                failure.kind = Kind.UNKNOWN
             raise self.failed(failure, key, "upload", self._bucket.rights.write) from failure
 
     async def download_async(self, key: str, path: str | os.PathLike[str], progress: Progress | None = None) -> Stat:

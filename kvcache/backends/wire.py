@@ -6,14 +6,18 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
-    from aiohttp import TraceConfig
+    from aiohttp import ClientRequest, TraceConfig
 
 T = TypeVar("T")
 
@@ -34,21 +38,23 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
     Where the caller is interrupted the coroutine is cancelled too, and given time to clean up (an upload's parts).
     """
-    loop = client_loop()
-    finished = threading.Event()
+    outcome: Future[T] = Future()
 
-    async def tracked() -> T:
+    async def run() -> None:
+        # Tells the outcome itself: a callback of its task would, a whole turn of the loop later.
         try:
-            return await work
-        finally:
-            finished.set()
+            outcome.set_result(await work)
+        except BaseException as error:  # it is the waiting thread's, whatever it is
+            outcome.set_exception(error)
 
-    future = asyncio.run_coroutine_threadsafe(tracked(), loop)
+    running = asyncio.run_coroutine_threadsafe(run(), client_loop())
     try:
-        return future.result()
+        return outcome.result()
     except BaseException:
-        if future.cancel():  # only where it was we who were interrupted: a future that has failed is not cancelled
-            finished.wait(CANCEL_SECONDS)
+        if not outcome.done():  # only where it was we who were interrupted, and not the work that failed
+            running.cancel()
+            with suppress(BaseException):  # what the work ends with now is nobody's any more
+                outcome.result(CANCEL_SECONDS)
         raise
 
 
@@ -112,14 +118,25 @@ def counting_sends() -> Iterator[list[str]]:
         _sends.reset(token)
 
 
+@cache
+def counted_requests() -> type[ClientRequest]:
+    """aiohttp's requests with the hook under `counting_sends`: for our sessions that send conditional writes."""
+    from aiohttp import ClientRequest
+
+    class CountedRequest(ClientRequest):
+        async def send(self, conn: Any) -> Any:
+            _note(self.method)
+            return await super().send(conn)
+
+    return CountedRequest
+
+
 def tracing() -> TraceConfig:
-    """The aiohttp hook under `counting_sends`; for every session through which conditional writes go."""
+    """The same for a session whose requests are not ours to choose. It makes a request a tenth slower."""
     from aiohttp import TraceConfig
 
     async def note(_session: object, _context: object, params: Any) -> None:
-        sent = _sends.get()
-        if sent is not None:
-            sent.append(params.method)
+        _note(params.method)
 
     config = TraceConfig()
     config.on_request_headers_sent.append(note)
@@ -127,9 +144,29 @@ def tracing() -> TraceConfig:
     return config
 
 
+def _note(method: str) -> None:
+    sent = _sends.get()
+    if sent is not None:
+        sent.append(method)
+
+
+# -- proxies ----------------------------------------------------------------------------------------------------------
+
+
+def proxy_of(address: str) -> str | None:
+    """The proxy that the environment (`https_proxy`, `no_proxy`...) names for a service; None: straight.
+
+    Not aiohttp's `trust_env`: that reads ~/.netrc too, on two threads for each request, and fails where what it finds
+    there meets the credentials of a request.
+    """
+    place = urlsplit(address)
+    return None if proxy_bypass(place.hostname or "") else getproxies().get(place.scheme)
+
+
 # -- headers ----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)  # a busy process sees the same second in many answers
 def http_date(text: str | None) -> float | None:
     """Seconds since the epoch of a Date header; None where there is none that can be read."""
     if not text:

@@ -79,8 +79,8 @@ class Node:
     """One host and the process that runs on it. `token` names the effect whose outcome it waits for."""
 
     __slots__ = (
-        "asked_at", "clock", "counted", "held", "last_given", "load", "loaded", "luck", "number", "paused_until", "period",
-        "phase", "policy", "process", "step", "time", "token", "waiting",
+        "asked_at", "clock", "counted", "held", "last_given", "load", "loaded", "luck", "number", "paused_until",
+        "period", "phase", "policy", "process", "step", "time", "token", "waiting",
     )  # fmt: skip
 
     def __init__(self, number: int, clock: HostClock, phase: float, period: float, luck: float) -> None:

@@ -73,6 +73,7 @@ def test_the_signature_of_another_file_is_no_substitute(tmp_path: Path) -> None:
         (f"{'0' * 64}  {NAME}\n", f"the signed checksum is sha256:{'0' * 64}, of the file it is sha256:{SUM}"),
         (f"{SUM}  {NAME}\n{'0' * 64}  {NAME}\n", "more than one SHA-256 checksum"),
     ],
+    ids=["another file", "another sum", "two sums"],
 )
 def test_signed_checksums_that_do_not_speak_for_it(sums: str, message: str, tmp_path: Path) -> None:
     proof = Proof("SHA256SUMS.minisig", SIGNER.sign(sums.encode()), sums.encode())

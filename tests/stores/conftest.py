@@ -51,6 +51,10 @@ def seaweedfs(request: pytest.FixtureRequest, fresh: str) -> Store:
     return _bucket(request, "seaweedfs", fresh)
 
 
+def seaweedfs_obstore(request: pytest.FixtureRequest, fresh: str) -> Store:
+    return _bucket(request, "seaweedfs", fresh, "&engine=obstore")
+
+
 def moto(request: pytest.FixtureRequest, fresh: str) -> Store:
     return _bucket(request, "moto", fresh)
 
@@ -75,12 +79,12 @@ def fsspec_memory(request: pytest.FixtureRequest, fresh: str) -> Store:
     return kvcache.url.open_store(f"dir::memory://{fresh}")
 
 
-def _bucket(request: pytest.FixtureRequest, server: str, fresh: str) -> Store:
+def _bucket(request: pytest.FixtureRequest, server: str, fresh: str, options: str = "") -> Store:
     """A store under a prefix of its own, with the server's credentials in the environment."""
     started = request.getfixturevalue(server)
     for name, value in started.env.items():
         request.getfixturevalue("monkeypatch").setenv(name, value)
-    return kvcache.url.open_store(started.store_url(bucket_of(started), f"{fresh}/pre fix/ü"))
+    return kvcache.url.open_store(started.store_url(bucket_of(started), f"{fresh}/pre fix/ü") + options)
 
 
 STORES: dict[str, OpenStore] = {
@@ -92,6 +96,7 @@ STORES: dict[str, OpenStore] = {
     "redis-cluster": redis_cluster,
     "consul": consul,
     "seaweedfs": seaweedfs,
+    "seaweedfs-obstore": seaweedfs_obstore,
     "moto": moto,
     "fake-gcs": fake_gcs,
     "azurite": azurite,

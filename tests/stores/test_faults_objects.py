@@ -27,7 +27,8 @@ from kvcache.kvs import ABSENT
 from tests.proxy import Duplicate, HttpProxy, storm
 from tests.stores.rig import STYLES, bucket_of, store_at
 
-SERVERS = ["seaweedfs", "fake_gcs", "azurite"]
+SERVERS = ["seaweedfs", "seaweedfs obstore", "fake_gcs", "azurite"]
+"""Fixtures, and the client library where it is not the usual one."""
 RUNS = 40
 SOAK_RUNS = 1500
 LANES = 4
@@ -62,11 +63,11 @@ class Told:
 class Lane:
     """A proxy before a server, and two clients of it: a store each."""
 
-    def __init__(self, server, style, bucket):
+    def __init__(self, server, style, bucket, more=""):
         self.style = style
         self.proxy = HttpProxy(server.port)
         self.proxy.__enter__()
-        options = f"check=off&timeout={TIMEOUT}s"
+        options = f"check=off&timeout={TIMEOUT}s{more}"
         self.stores = [store_at(server, bucket, "", self.proxy.url, options) for _ in range(2)]
         self.behind = store_at(server, bucket, "", None, "check=off")
         self.behind.write("warm", b"")  # the first write to a bucket of SeaweedFS takes a second
@@ -145,11 +146,12 @@ def read(store, key):
 
 @pytest.fixture(params=SERVERS)
 def lanes(request, monkeypatch):
-    server = request.getfixturevalue(request.param)
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
+    name, _, engine = request.param.partition(" ")
+    server = request.getfixturevalue(name)
+    for variable, value in server.env.items():
+        monkeypatch.setenv(variable, value)
     bucket = bucket_of(server)
-    opened = [Lane(server, STYLES[request.param], bucket) for _ in range(LANES)]
+    opened = [Lane(server, STYLES[name], bucket, engine and f"&engine={engine}") for _ in range(LANES)]
     yield opened
     for lane in opened:
         lane.close()

@@ -17,7 +17,7 @@ import kvcache.url
 from kvcache.conformance.races import increment, together
 from kvcache.errors import AmbiguousWrite, Conflict, InvalidURL, NotFound, StoreUnavailable, Throttled
 from kvcache.kvs import ABSENT, Version
-from tests.proxy import CutBody, DropReply, DropRequest, Duplicate, Fault, not_modified, refusal
+from tests.proxy import Answer, Corrupt, CutBody, DropReply, DropRequest, Duplicate, Fault, not_modified, refusal
 from tests.servers.certificates import make
 from tests.stores.processes import run_together
 from tests.stores.rig import Rig, behind_tls, bucket_of, rigged
@@ -70,6 +70,31 @@ def test_no_credentials_may_pass(monkeypatch, tmp_path):
         kvcache.url.open_store("gs://bucket?endpoint=https://127.0.0.1:1")
 
 
+def test_the_proxy_of_the_environment(rig, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, rig.proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    far = "http://storage.invalid"  # a name that nobody can resolve: only the proxy can lead there
+    with kvcache.url.open_store(rig.server.store_url(rig.bucket, rig.prefix, endpoint=far) + "&check=off") as store:
+        version = store.write("key", b"value")
+        assert rig.behind.stat("key").version == version
+    assert rig.requests("POST", f"{far}/upload/")
+    monkeypatch.setenv("no_proxy", "storage.invalid")
+    straight = rig.server.store_url(rig.bucket, rig.prefix, endpoint=far) + "&check=off&timeout=1s"
+    with kvcache.url.open_store(straight) as store, pytest.raises(StoreUnavailable):
+        store.read("key")
+
+
+def test_nothing_of_netrc_is_sent(rig, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    sent = []
+    rig.proxy.plan = [Fault(DropReply(), when=lambda seen: bool(sent.append(dict(seen.headers))))]
+    rig.store.write("key", b"value")
+    assert sent
+    assert not [headers for headers in sent if "authorization" in headers]
+
+
 def test_a_token_is_never_sent_in_the_clear(rig, monkeypatch, tmp_path):
     """A credentials file is there, and not even looked at for a service without TLS."""
     (tmp_path / "file").write_text(json.dumps({"type": "authorized_user", "refresh_token": "refresh-me"}))
@@ -90,6 +115,32 @@ def test_a_certificate_authority_of_ones_own(rig, tmp_path):
             assert store.read("key") == b"value"
         with pytest.raises(StoreUnavailable, match=r"SSL|[Cc]ertificate"):
             kvcache.url.open_store(url)
+
+
+@pytest.mark.parametrize("trouble", [[], [Fault(refusal("gcs", 503), method="DELETE", times=1)]])
+def test_a_value_that_was_damaged_on_its_way_is_written_again(rig, trouble):
+    """Google refuses it, by the CRC32C in the request; fake-gcs-server takes it, and says what it has."""
+    rig.proxy.plan = [Fault(Corrupt(at=700, where="request"), method="POST", times=1), *trouble]
+    version = rig.store.write_if("key", b"x" * 1000, ABSENT)
+    assert rig.behind.read("key") == b"x" * 1000
+    assert rig.behind.stat("key").version == version
+
+
+def test_a_value_that_google_found_damaged_is_sent_again(rig):
+    message = "Provided CRC32C does not match calculated CRC32C."
+    body = json.dumps({"error": {"code": 400, "message": message, "errors": [{"reason": "invalid"}]}}).encode()
+    rig.proxy.plan = [Fault(Answer(400, body), method="POST", times=1)]
+    version = rig.store.write_if("key", b"value", ABSENT)
+    assert rig.behind.stat("key").version == version
+
+
+def test_damage_that_cannot_be_undone_is_no_success(rig):
+    rig.proxy.plan = [
+        Fault(Corrupt(at=700, where="request"), method="POST", times=1),
+        Fault(refusal("gcs", 403), method="DELETE"),
+    ]
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        rig.store.write_if("key", b"x" * 1000, ABSENT)
 
 
 def test_each_operation_is_one_request(rig):

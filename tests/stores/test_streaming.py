@@ -18,7 +18,7 @@ import pytest
 from fsspec.asyn import get_loop
 
 from kvcache.backends import streams
-from kvcache.backends.downloads import RANGE
+from kvcache.backends.landing import RANGE
 from kvcache.backends.streams import PART
 from kvcache.errors import KVCacheError, NotFound, StoreUnavailable
 from tests.proxy import Answer, Corrupt, CutBody, DropReply, Fault, ResetBody, SlowBody, refusal, storm
@@ -200,7 +200,7 @@ def test_an_upload_forgotten_by_the_service_is_begun_again(s3, artifact):
 
 def test_a_cancelled_upload_leaves_nothing(s3, artifact):
     started = threading.Event()
-    s3.proxy.plan = [Fault(SlowBody(0.05, 4096, where="request"), **sending(s3), when=lambda _: started.set() or True)]
+    s3.proxy.plan = [Fault(SlowBody(0.02, 4096, where="request"), **sending(s3), when=lambda _: started.set() or True)]
     future = asyncio.run_coroutine_threadsafe(s3.store.upload_async("a", artifact), get_loop())
     assert started.wait(30)
     future.cancel()
