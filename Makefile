@@ -4,9 +4,10 @@
 
 PYTHON ?= python3
 export PYTHON
-# Two workers: whole files to one of them, so that most servers are started once.
-WORKERS ?= 2
-PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+# Most tests wait for a server or a process: two workers for each of two cores. Whole files go to one of them, so that
+# it starts few servers.
+WORKERS ?= 4
+PYTEST = .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup test lint types test-quick demo soak mutants bench docs clean
 
@@ -24,8 +25,8 @@ setup: .venv/all
 	@scripts/fetch-servers
 
 test: setup lint types
-	$(PYTEST) -m "not soak and not alone"
-	.venv/bin/python -m pytest -m "alone and not soak"
+	$(PYTEST) -n $(WORKERS) -m "not soak and not alone"
+	$(PYTEST) -n 2 -m "alone and not soak"
 
 lint: .venv/all
 	.venv/bin/ruff check .
@@ -37,7 +38,7 @@ types: .venv/all
 
 # Without servers from outside: nothing but Python is needed.
 test-quick: .venv/all
-	$(PYTEST) -m "not soak and not alone and not servers"
+	$(PYTEST) -n $(WORKERS) -m "not soak and not alone and not servers"
 
 demo: .venv/base
 	@.venv/bin/dewy demo

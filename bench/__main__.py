@@ -17,6 +17,8 @@ from pathlib import Path
 
 import kvcache
 from bench import latency
+from bench.page import FULL, QUICK
+from bench.parts import sections
 from tests.servers import FakeGCS, Seaweed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +125,8 @@ Goal: at most 96 MiB, and faster than the client library's fastest way. kvcache 
 end; the others do not.
 
 {table(["server", "client", "up", "down", "peak after up", "peak after both"], large)}
-"""
+
+{chr(10).join(sections(QUICK if quick else FULL, ROOT / "docs"))}"""
     (ROOT / "docs" / "benchmarks.md").write_text(text)
     print(text)
 

@@ -18,6 +18,18 @@ NAMES = (
     *("redis", "redis_tls", "valkey", "redis_cluster", "consul"),
 )
 
+LONG = tuple(
+    f"tests/{name}.py"
+    for name in (
+        *("spec/test_tla", "docs/test_commands", "conformance/test_servers", "conformance/test_through_faults"),
+        *("protocol/test_explorer", "protocol/test_invariants", "bench/test_parts", "conformance/test_command"),
+        *("stores/test_s3", "stores/test_gs", "crash/test_release", "stores/test_contract", "dewy/test_loop"),
+        *("dewy/test_rollback", "dewy/test_troubles", "stores/test_streaming", "stores/test_faults_objects"),
+        *("stores/test_single_flight", "stores/test_failover", "stores/test_races", "stores/test_storm_artifacts"),
+    )
+)
+"""These files begin first, so that none of them is what everybody waits for in the end."""
+
 # A busy machine is no reason to fail.
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
@@ -31,6 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not set(NAMES).isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.servers)
+    items.sort(key=lambda item: LONG.index(place) if (place := item.nodeid.partition("::")[0]) in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
