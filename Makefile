@@ -7,7 +7,7 @@ export PYTHON
 # Most tests wait for a server or a process: two workers for each of two cores. Whole files go to one of them, so that
 # it starts few servers.
 WORKERS ?= 4
-PYTEST = .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST = .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: help setup test lint types test-quick demo soak mutants bench docs clean
 

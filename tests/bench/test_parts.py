@@ -15,11 +15,12 @@ from bench.parts import PARTS
 PLOTS = {"fleet": "benchmarks-fleet.svg", "unpack": "benchmarks-unpack.svg"}
 
 
-SERVERLESS = ("hits", "unpack")
+QUICK = ("hits", "contended")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
-    "part", [pytest.param(part, marks=[] if part in SERVERLESS else pytest.mark.servers) for part in PARTS]
+    "part", [pytest.param(part, marks=[] if part in QUICK else pytest.mark.soak) for part in PARTS]
 )
 def test_runs(part: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.parts", "--scale=tiny", f"--into={tmp_path}", part]

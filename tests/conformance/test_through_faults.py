@@ -57,7 +57,7 @@ def found(request, name, checks):
     [
         pytest.param("redis", CHECKS, id="redis"),
         pytest.param("consul", FEW, id="consul"),
-        pytest.param("seaweedfs", FEW, id="seaweedfs"),
+        pytest.param("seaweedfs", FEW, id="seaweedfs", marks=soak),
         pytest.param("consul", CHECKS, id="consul, all", marks=soak),
         pytest.param("seaweedfs", CHECKS, id="seaweedfs, all", marks=soak),
     ],

@@ -77,7 +77,7 @@ def check_tidy(releases: Releases) -> None:
     assert {path.name for path in releases.root.iterdir()} <= {"releases", "current"}
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".zip", ".7z"])
+@pytest.mark.parametrize("suffix", [".tar", ".zip", pytest.param(".7z", marks=pytest.mark.soak)])
 def test_killed_at_any_step_of_a_deploy(suffix: str, tmp_path: Path) -> None:
     old, new = Version(tmp_path, "old", suffix), Version(tmp_path, "new", suffix)
     root = tmp_path / "root"

@@ -23,6 +23,8 @@ WORLDS = {
     "one fault, max-stale": Bounds(replace(POLICY, max_stale=0.0), asks=2, faults=1, pauses=1, leaps=(70.0,)),
     "one fault, in the background": Bounds(replace(POLICY, background=True), asks=2, faults=1, pauses=1, leaps=(61.0,)),
 }
+SLOW = ("no fault, three nodes", "one fault, in the background")
+LONG = pytest.mark.soak
 LARGER = {
     "two nodes, two faults": Bounds(asks=2, faults=2, pauses=1),
     "two nodes, one fault, two pauses": Bounds(asks=3, faults=1, pauses=2),
@@ -34,7 +36,9 @@ LARGER = {
 explored = functools.cache(explore)
 
 
-@pytest.mark.parametrize("bounds", WORLDS.values(), ids=WORLDS.keys())
+@pytest.mark.parametrize(
+    "bounds", [pytest.param(bounds, id=name, marks=LONG if name in SLOW else []) for name, bounds in WORLDS.items()]
+)
 def test_no_interleaving_breaks_an_invariant(bounds):
     found = explored(bounds)
     print(found)
@@ -181,7 +185,10 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("broken", "bounds", "invariant", "longest"), BROKEN, ids=[b[0].__name__ for b in BROKEN])
+@pytest.mark.parametrize(
+    ("broken", "bounds", "invariant", "longest"),
+    [pytest.param(*b, id=b[0].__name__, marks=LONG if b[0] is take_the_older_answer else []) for b in BROKEN],
+)
 def test_a_broken_protocol_is_found_broken(monkeypatch, broken, bounds, invariant, longest):
     broken(monkeypatch)
     found = explore(bounds, recover_every=1 if invariant == "I6/I8" else 0)
