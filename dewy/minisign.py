@@ -151,11 +151,12 @@ class Verifier:
 
 
 def _decoded(line: bytes, size: int) -> bytes | None:
+    """None: not so many bytes, or not in their one spelling (the last character of base64 has bits to spare)."""
     try:
         raw = base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return raw if len(raw) == size else None
+    return raw if len(raw) == size and base64.b64encode(raw) == line else None
 
 
 def _shown(number: bytes) -> str:

@@ -6,6 +6,7 @@ own, or asks for one by `request.getfixturevalue`, carries the mark itself.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,9 @@ settings.load_profile("here")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers: needs a server of tests/servers")
+    # A shell starts what it puts into the background with these ignored, and all children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -23,12 +22,6 @@ from tests.docs.world import World
 
 LONGEST: Final = 240.0
 """Seconds for one page."""
-_IN_THE_FOREGROUND: Final = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execvp("bash", ["bash", sys.argv[1]])
-"""
-"""Where the tests themselves run in the background, SIGINT is ignored, and a shell cannot take that back."""
 SHELL: Final = frozenset({"sh", "console"})
 PARSED: Final = frozenset({"toml", "ini", "json", "yaml"})
 EXAMINED: Final = SHELL | PARSED | {"python"}
@@ -143,7 +136,7 @@ def _run_shell(script: str, world: World) -> str:
     log = world.home.parent / "page.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _IN_THE_FOREGROUND, str(path)],
+            ["bash", str(path)],
             cwd=world.home,
             env=world.env,
             stdin=subprocess.DEVNULL,

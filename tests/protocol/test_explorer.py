@@ -23,7 +23,7 @@ WORLDS = {
     "one fault, max-stale": Bounds(replace(POLICY, max_stale=0.0), asks=2, faults=1, pauses=1, leaps=(70.0,)),
     "one fault, in the background": Bounds(replace(POLICY, background=True), asks=2, faults=1, pauses=1, leaps=(61.0,)),
 }
-SLOW = ("no fault, three nodes", "one fault, in the background")
+SLOW = ("no fault, three nodes", "no fault, two pauses", "one fault, in the background")
 LONG = pytest.mark.soak
 LARGER = {
     "two nodes, two faults": Bounds(asks=2, faults=2, pauses=1),

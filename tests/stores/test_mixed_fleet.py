@@ -73,7 +73,7 @@ def test_one_call_per_window_whoever_makes_it(seaweedfs, monkeypatch):
     print(f"{len(upstream.calls)} calls in {spent / TTL:.1f} windows: {[who for _, who in upstream.calls]}")
     assert 3 <= len(upstream.calls) <= spent / TTL + 1
     gaps = [after - before for (before, _), (after, _) in zip(upstream.calls, upstream.calls[1:], strict=False)]
-    assert min(gaps) > TTL * 0.9
+    assert min(gaps) > TTL - 1.3  # S3 tells whole seconds, and v2 goes by its own clock
     for tags in seen.values():
         numbers = [int(tag.split(".")[1]) for tag in tags]
         assert numbers == sorted(numbers) and len(set(numbers)) >= 3

@@ -29,6 +29,7 @@ def test_an_interrupted_caller_ends_the_work_and_waits_for_its_clean_up():
 
     async def work() -> None:
         try:
+            await asyncio.sleep(0.5)  # by then the caller waits
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(600)
         finally:
