@@ -140,8 +140,8 @@ def test_a_closed_port_is_told_in_one_line() -> None:
 
 
 def test_where_it_is_asked() -> None:
-    port = free_port()
-    with open_listeners(parse_ports([str(port), f"127.0.0.1:{free_port()}"]), environ={}) as listeners:
+    port, other = sorted((free_port(), free_port()))
+    with open_listeners(parse_ports([str(port), f"127.0.0.1:{other}"]), environ={}) as listeners:
         assert health_check("", None, listeners) is None
         assert health_check("/up", None, listeners) == HealthCheck(("127.0.0.1", port), "/up")
         assert health_check("tcp", 99, listeners) == HealthCheck(("127.0.0.1", 99), "tcp")
