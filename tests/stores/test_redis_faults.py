@@ -107,6 +107,7 @@ def test_a_refused_second_copy_is_not_called_a_conflict(store: Store, direct: St
 
 
 def test_a_deletion_whose_answer_was_lost_is_looked_into(store: Store, direct: Store, proxy: TcpProxy) -> None:
+    direct.delete("another")  # so that the server knows the scripts, and each is one request
     store.write("key", b"1")
     proxy.plan = [Fault(DropReply(), path=SCRIPT, nth=2)]  # it looks first whether there are parts
     store.delete("key")
