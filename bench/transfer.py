@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 BLOCK = 8 * 2**20
 
@@ -64,9 +65,9 @@ def clients(
     if client == "put_file, get_file":
         return lambda: fs.put_file(str(source), f"{bucket}/big"), lambda: fs.get_file(f"{bucket}/big", str(target))
 
-    def copy(reader: object, writer: object) -> None:
-        while block := reader.read(BLOCK):  # type: ignore[attr-defined]  # two file objects
-            writer.write(block)  # type: ignore[attr-defined]
+    def copy(reader: Any, writer: Any) -> None:
+        while block := reader.read(BLOCK):
+            writer.write(block)
 
     def up() -> None:
         with source.open("rb") as reader, fs.open(f"{bucket}/big", "wb") as writer:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,7 +47,7 @@ class Server(ThreadingHTTPServer):
         """A client that goes away in the middle is nothing to print."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, ABC):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server_version = "github.com"
@@ -95,8 +96,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.call["status"] is None:
                 self.world.answered(self.call)
 
+    @abstractmethod
     def answer(self) -> None:
-        raise NotImplementedError
+        """Sends what there is to say to this request."""
 
     # -- sending, and failing to --------------------------------------------------------------------------------------
 

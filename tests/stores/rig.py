@@ -44,6 +44,14 @@ class Rig:
         return [entry for entry in self.proxy.journal if entry.method == method and path in entry.target]
 
 
+def seen(rig: Rig) -> list[str]:
+    """Methods of the requests since the last call."""
+    rig.proxy.wait_idle()
+    methods = [entry.method for entry in rig.proxy.journal]
+    rig.proxy.forget()
+    return methods
+
+
 @contextlib.contextmanager
 def rigged(request: pytest.FixtureRequest, name: str, options: str = "") -> Iterator[Rig]:
     """A rig on the server whose fixture is `name`, under a prefix of its own. `options` end the store's URL."""

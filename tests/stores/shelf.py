@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from kvcache.backends.parted import PartedStore
 from kvcache.backends.parts import Entry, Placed, Shelf
 from kvcache.clock import Clock
-from kvcache.errors import Conflict, NotFound
+from kvcache.errors import Conflict, NotFound, Unsupported
 from kvcache.kvs import ABSENT, Capabilities, Condition, Version
 
 START = 1_700_000_000.0
@@ -92,7 +92,7 @@ class MemoryShelf(Shelf):
         return iter(sorted(name for name in (*self.entries, *self.parts) if name.startswith(prefix)))
 
     def wait(self, name: str, version: str | None, timeout: float) -> bool:
-        raise NotImplementedError
+        raise Unsupported("nobody tells of changes here")
 
     def close(self) -> None:
         pass

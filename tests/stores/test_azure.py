@@ -14,21 +14,13 @@ from kvcache.conformance.races import increment, together
 from kvcache.errors import AmbiguousWrite, Conflict, InvalidURL, NotFound, StoreUnavailable, Throttled
 from kvcache.kvs import ABSENT, Version
 from tests.proxy import Corrupt, CutBody, DropReply, DropRequest, Duplicate, Fault, ResetBody, refusal
-from tests.stores.rig import Rig, bucket_of, rigged, store_at
+from tests.stores.rig import bucket_of, rigged, seen, store_at
 
 
 @pytest.fixture
 def rig(request):
     with rigged(request, "azurite") as made:
         yield made
-
-
-def seen(rig: Rig) -> list[str]:
-    """Methods of the requests since the last call."""
-    rig.proxy.wait_idle()
-    methods = [entry.method for entry in rig.proxy.journal]
-    rig.proxy.forget()
-    return methods
 
 
 @pytest.mark.parametrize(

@@ -20,21 +20,13 @@ from kvcache.kvs import ABSENT, Version
 from tests.proxy import Answer, Corrupt, CutBody, DropReply, DropRequest, Duplicate, Fault, not_modified, refusal
 from tests.servers.certificates import make
 from tests.stores.processes import run_together
-from tests.stores.rig import Rig, behind_tls, bucket_of, rigged
+from tests.stores.rig import behind_tls, bucket_of, rigged, seen
 
 
 @pytest.fixture
 def rig(request):
     with rigged(request, "fake_gcs") as made:
         yield made
-
-
-def seen(rig: Rig) -> list[str]:
-    """Methods of the requests since the last call."""
-    rig.proxy.wait_idle()
-    methods = [entry.method for entry in rig.proxy.journal]
-    rig.proxy.forget()
-    return methods
 
 
 @pytest.mark.parametrize(

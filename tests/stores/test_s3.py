@@ -35,7 +35,7 @@ from kvcache.kvs import ABSENT, Version
 from tests.proxy import CutBody, DelayReply, DropReply, DropRequest, Duplicate, Fault, Outage, not_modified, refusal
 from tests.servers.certificates import make
 from tests.stores.processes import run_together
-from tests.stores.rig import Rig, behind_tls, bucket_of, rigged
+from tests.stores.rig import Rig, behind_tls, bucket_of, rigged, seen
 
 
 @pytest.fixture
@@ -48,14 +48,6 @@ def rig(request):
 def credentials(seaweedfs, monkeypatch):
     for name, value in seaweedfs.env.items():
         monkeypatch.setenv(name, value)
-
-
-def seen(rig: Rig) -> list[str]:
-    """Methods of the requests since the last call."""
-    rig.proxy.wait_idle()
-    methods = [entry.method for entry in rig.proxy.journal]
-    rig.proxy.forget()
-    return methods
 
 
 # -- URLs -------------------------------------------------------------------------------------------------------------
